@@ -1,0 +1,59 @@
+"""jensen: variational inference and latent-variable models on JAX. log E[w] >= E[log w].
+
+`import jensen as jn`; `jn.fit(model, data)` gives a `Fit` with a posterior and a verdict on it.
+"""
+
+from typing import TYPE_CHECKING
+
+from . import families as families
+from . import gradients as gradients
+from . import models as models
+from . import objectives as objectives
+from .diagnostics.verdict import Verdict as Verdict
+from .errors import (
+    CheckpointError as CheckpointError,
+)
+from .errors import (
+    DataError as DataError,
+)
+from .errors import (
+    IncompatibleComposition as IncompatibleComposition,
+)
+from .errors import (
+    JensenError as JensenError,
+)
+from .errors import (
+    ModelError as ModelError,
+)
+from .errors import (
+    OptionError as OptionError,
+)
+from .fit.fit import fit as fit
+from .fit.result import Fit as Fit
+from .gradients import plans as plans
+
+if TYPE_CHECKING:
+    from . import zoo as zoo
+    from .fit.persist import load as load
+    from .models.adapters.numpyro import from_numpyro as from_numpyro
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "load": ("fit.persist", "load"),
+    "from_numpyro": ("models.adapters.numpyro", "from_numpyro"),
+    "zoo": ("zoo", None),
+}
+
+
+def __getattr__(name: str):
+    """Heavy parts (NumPyro, scikit-learn) are imported when first used."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'jensen' has no attribute {name!r}")
+    import importlib
+
+    module, attribute = _LAZY[name]
+    found = importlib.import_module(f".{module}", __name__)
+    value = found if attribute is None else getattr(found, attribute)
+    globals()[name] = value
+    return value

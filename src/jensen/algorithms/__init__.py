@@ -1,0 +1,3 @@
+"""Algorithms: siblings under one compiled loop."""
+
+from .gradient_vi import GradientVI as GradientVI

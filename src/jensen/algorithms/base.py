@@ -1,0 +1,29 @@
+"""Algorithms: the compiled loop knows only `init` and `step`."""
+
+import abc
+
+import equinox as eqx
+from jaxtyping import Array, PyTree
+
+from ..batch import Batch
+
+
+class AbstractAlgorithm(eqx.Module):
+    """Iterative. Every array it holds is an argument of the compiled functions; every static field keys the cache."""
+
+    @abc.abstractmethod
+    def init(self, key: Array, batch: Batch) -> PyTree:
+        """The state: arrays only. `batch` is a first minibatch, for shapes."""
+
+    @abc.abstractmethod
+    def step(self, key: Array, state: PyTree, batch: Batch, scale: Array) -> tuple[PyTree, Array]:
+        """(new state, value). `scale` multiplies the step size: the loop lowers it when progress stalls or steps fail.
+        `value` is larger-is-better, in nats."""
+
+    @abc.abstractmethod
+    def parameters(self, state: PyTree) -> PyTree:
+        """What iterate averaging averages."""
+
+    @abc.abstractmethod
+    def with_parameters(self, state: PyTree, parameters: PyTree) -> PyTree:
+        """The state with those parameters in it."""

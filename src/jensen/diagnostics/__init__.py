@@ -1,0 +1,3 @@
+"""Diagnostics: is the answer to be trusted?"""
+
+from .psis import psis as psis

@@ -1,0 +1,227 @@
+"""The verdict: is the posterior to be trusted? Every fit ends in one, with reasons in words."""
+
+import dataclasses
+import enum
+import math
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from .psis import importance_ess, psis
+
+
+class Verdict(str, enum.Enum):
+    """RELIABLE must be earned; DOUBTFUL: usable with care; UNRELIABLE: do not use the intervals."""
+
+    RELIABLE = "RELIABLE"
+    DOUBTFUL = "DOUBTFUL"
+    UNRELIABLE = "UNRELIABLE"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+KHAT_GOOD, KHAT_USABLE = 0.5, 0.7
+ESS_GOOD, ESS_USABLE = 0.5, 0.1
+SHIFT_GOOD = 0.07  # posterior standard deviations that reweighting may move a mean
+SD_GOOD = 0.07  # relative change of a standard deviation under reweighting
+ELBO_SE_GOOD = 0.1  # nats
+
+
+@dataclasses.dataclass
+class Diagnosis:
+    """What was measured on fresh draws from q, and what follows.
+
+    khat: PSIS tail shape (over rows: the 95th percentile).   ess: importance effective sample size, share of the draws.
+    elbo, elbo_se: nats, whole data.   log_evidence: importance-sampled log p(x) estimate (a lower bound on average).
+    """
+
+    verdict: Verdict
+    reasons: list[str]
+    khat: float
+    ess: float
+    elbo: float
+    elbo_se: float
+    log_evidence: float
+    log_evidence_se: float
+    n_draws: int
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "verdict": str(self.verdict)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Diagnosis":
+        return cls(**{**data, "verdict": Verdict(data["verdict"])})
+
+
+class _Judgement:
+    """Collects reasons; the worst level wins."""
+
+    def __init__(self) -> None:
+        self.level, self.good, self.bad = 0, [], []
+
+    def __call__(self, level: int, sentence: str) -> None:
+        self.level = max(self.level, level)
+        (self.bad if level else self.good).append(sentence)
+
+    def result(self) -> tuple[Verdict, list[str]]:
+        return list(Verdict)[self.level], self.bad + self.good
+
+
+def _graded(value: float, good: float, usable: float) -> int:
+    """0 up to `good`, 1 up to `usable`, else 2; NaN is 2."""
+    return 0 if value <= good else 1 if value <= usable else 2
+
+
+def _ending(judge: _Judgement, why: str, skipped: int, n_steps: int, *, matters: bool) -> None:
+    """What the way the optimisation ended says. Where importance weights already vouch for q it `matters` less."""
+    if why == "diverged":
+        judge(
+            2,
+            "The optimisation diverged: it was rolled back to its last good state. Scale the data or use a smaller step size.",
+        )
+    elif why == "interrupted":
+        judge(1, f"The fit was interrupted after {n_steps:,} steps.")
+    elif why == "budget":
+        judge(
+            1 if matters else 0,
+            f"The budget of {n_steps:,} steps was used up before the objective settled"
+            + ("; allow more steps." if matters else "."),
+        )
+    elif why == "stalled":
+        judge(0, "The objective stopped rising at a fixed step size.")
+    else:
+        judge(0, f"The objective settled after {n_steps:,} steps.")
+    if skipped:
+        judge(
+            1 if skipped > 0.01 * max(n_steps, 1) else 0,
+            f"{skipped:,} steps were skipped because the log density or its gradient was not finite.",
+        )
+
+
+def diagnose_global(
+    log_p: Float[np.ndarray, " S"],
+    log_q: Float[np.ndarray, " S"],
+    coordinates: Float[np.ndarray, "S D"],
+    names: list[str],
+    *,
+    why: str,
+    skipped: int,
+    n_steps: int,
+    normalised: bool = True,
+) -> Diagnosis:
+    """From draws of q over global latents: k-hat, ESS, and how far reweighting to the posterior moves the moments."""
+    judge = _Judgement()
+    log_w = np.asarray(log_p, np.float64) - np.asarray(log_q, np.float64)
+    bad = ~np.isfinite(log_w)
+    s = log_w.size
+    smoothed = psis(log_w)
+    ess = importance_ess(smoothed.log_weights) / s
+    finite = log_w[~bad] if (~bad).any() else np.array([-np.inf])
+    elbo, elbo_se = float(finite.mean()), float(finite.std() / math.sqrt(finite.size))
+    top = finite.max()
+    ratio = np.exp(finite - top)
+    evidence = float(top + math.log(ratio.sum() / s)) if math.isfinite(top) else -math.inf
+    evidence_se = float(ratio.std() / ratio.mean() / math.sqrt(s)) if math.isfinite(top) else math.inf
+
+    if bad.any():
+        judge(
+            2 if bad.mean() > 0.01 else 1,
+            f"{bad.mean():.1%} of draws from q have no finite log density: q reaches where the model is undefined.",
+        )
+    level = _graded(smoothed.khat, KHAT_GOOD, KHAT_USABLE)
+    judge(level, {
+        0: f"The tails of the importance weights are light (k-hat {smoothed.khat:.2f}): q covers the posterior it was compared with.",
+        1: f"The importance weights have heavy tails (k-hat {smoothed.khat:.2f}, want below {KHAT_GOOD}): intervals may be too narrow.",
+        2: f"k-hat is {smoothed.khat:.2f}, above {KHAT_USABLE}: q misses part of the posterior. Try family=FullRank(), or reparameterize the model.",
+    }[level])  # fmt: skip
+    level = _graded(-ess, -ESS_GOOD, -ESS_USABLE)
+    judge(
+        level,
+        f"Reweighting keeps {ess:.0%} of the draws' worth (importance ESS)"
+        + ("." if not level else f"; want at least {ESS_GOOD:.0%}."),
+    )
+    shift, sd_ratio, worst = _moved(coordinates, smoothed.log_weights, names)
+    level = 0 if shift <= SHIFT_GOOD and sd_ratio <= SD_GOOD else 1 if shift <= 0.3 and sd_ratio <= 0.3 else 2
+    tail = f"by at most {shift:.2f} sd in the mean and {sd_ratio:.0%} in the sd (worst: {worst})."
+    judge(
+        level,
+        (
+            "Correcting q by importance weights moves the estimates "
+            if level
+            else "Correcting q by importance weights would move the estimates only "
+        )
+        + tail,
+    )
+    judge(_graded(elbo_se, ELBO_SE_GOOD, 1.0), f"The ELBO is {elbo:.2f} nats, with Monte Carlo error {elbo_se:.2g}.")
+    _ending(judge, why, skipped, n_steps, matters=judge.level > 0)
+    verdict, reasons = judge.result()
+    details = {
+        "shift": shift,
+        "sd_change": sd_ratio,
+        "worst": worst,
+        "not_finite": float(bad.mean()),
+        "normalised": normalised,
+    }
+    return Diagnosis(verdict, reasons, float(smoothed.khat), ess, elbo, elbo_se, evidence, evidence_se, s, details)
+
+
+def _moved(x: np.ndarray, log_w: np.ndarray, names: list[str]) -> tuple[float, float, str]:
+    """Largest move of a mean (in sd) and of an sd (relative) when q's draws are reweighted, and the coordinate."""
+    x = np.asarray(x, np.float64)
+    w = np.exp(log_w)[:, None]
+    mean, sd = x.mean(0), x.std(0)
+    sd = np.where(sd > 0, sd, 1.0)
+    new_mean = (w * x).sum(0)
+    new_sd = np.sqrt(np.maximum((w * (x - new_mean) ** 2).sum(0), 0))
+    shift = np.abs(new_mean - mean) / np.maximum(np.minimum(sd, np.where(new_sd > 0, new_sd, sd)), 1e-300)
+    change = np.abs(np.log(np.maximum(new_sd, 1e-300) / sd))
+    constant = x.std(0) == 0
+    shift, change = np.where(constant, 0, shift), np.where(constant, 0, change)
+    if not (np.isfinite(shift).all() and np.isfinite(change).all()):
+        return math.inf, math.inf, "not finite"
+    worst = int(np.argmax(np.maximum(shift, change)))
+    return float(shift.max()), float(change.max()), names[worst] if worst < len(names) else str(worst)
+
+
+def diagnose_rows(log_w: Float[np.ndarray, "K R"], n_data: int, *, why: str, skipped: int, n_steps: int) -> Diagnosis:
+    """From K draws for each of R rows with a latent each: how well q(z | x) covers each row's posterior."""
+    judge = _Judgement()
+    log_w = np.asarray(log_w, np.float64)
+    k, rows = log_w.shape
+    smoothed = [psis(log_w[:, i]) for i in range(rows)]
+    khats = np.array([s.khat for s in smoothed])
+    ess = float(np.mean([importance_ess(s.log_weights) / k for s in smoothed]))
+    top = log_w.max(0)
+    evidence = top + np.log(np.exp(log_w - top).mean(0))
+    elbo, gap = log_w.mean(0), evidence - log_w.mean(0)
+    if not np.isfinite(log_w).all():
+        judge(2, "Some log-weights are not finite.")
+    heavy = float((khats > KHAT_USABLE).mean())
+    judge(_graded(heavy, 0.05, 0.25), f"For {heavy:.0%} of {rows} rows k-hat is above {KHAT_USABLE}: q(z | x) misses part of those rows' posteriors"
+          + (" (want at most 5%): use score_samples with more importance samples, IWAE(), or a richer family." if heavy > 0.05 else "."))  # fmt: skip
+    judge(0 if ess > ESS_USABLE else 1, f"Reweighting keeps {ess:.0%} of a row's draws (mean importance ESS).")
+    judge(
+        0,
+        f"The ELBO is {elbo.mean():.2f} nats a row; with {k} importance samples the log-likelihood is {evidence.mean():.2f}, a gap of {gap.mean():.2f}.",
+    )
+    _ending(judge, why, skipped, n_steps, matters=True)
+    verdict, reasons = judge.result()
+    se = lambda a: float(n_data * a.std() / math.sqrt(rows))
+    details = {"rows": rows, "heavy": heavy, "elbo_per_datum": float(elbo.mean()), "log_likelihood_per_datum": float(evidence.mean()),
+               "khat_quantiles": np.quantile(khats, [0.05, 0.5, 0.95]).tolist()}  # fmt: skip
+    khat = float(np.quantile(khats, 0.95))
+    return Diagnosis(
+        verdict,
+        reasons,
+        khat,
+        ess,
+        n_data * float(elbo.mean()),
+        se(elbo),
+        n_data * float(evidence.mean()),
+        se(evidence),
+        k,
+        details,
+    )

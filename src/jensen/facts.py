@@ -1,0 +1,40 @@
+"""Facts: what a part of a composition promises. A fact is a promise with a test; parts declare, one judge compares."""
+
+import enum
+from typing import NamedTuple
+
+
+class Fact(enum.Enum):
+    """A capability. The value is the sentence an error message prints."""
+
+    # of a model
+    DIFFERENTIABLE = "log_density(z) is differentiable in z"
+    EXACT_LOG_WEIGHT = "the log-weight is exact, not a minibatch estimate under a global latent"
+    MINIBATCH = "the log density of a minibatch, scaled up, estimates that of the whole data"
+    MOMENT_PRIOR = "the prior is separate, and its expectation under q is a function of q's means and variances"
+    # of a family
+    LOG_PROB = "log q of the latent can be evaluated (log_ratio is log_prob)"
+    DRAW_LOG_PROB = "log q of a whole draw, extras included, can be evaluated"
+    LOG_RATIO = "log q of the latent, or an upper bound of it in expectation, can be evaluated"
+    ZERO_MEAN_SCORE = "the direct parameter gradient of log_ratio has mean zero"
+    REPARAMETERISED = "transform(noise) is differentiable in the parameters"
+    ENUMERABLE = "the support can be listed"
+    ENTROPY = "the entropy has a closed form"
+    MOMENTS = "marginal means and variances have a closed form"
+    PRODUCT = "q is a product over named sites"
+    LOCAL = "q has a part of its own for each row of data"
+    TYPED_NOISE = "the noise is made of independent normals and uniforms"
+    # of an objective
+    LINEAR = "the objective is linear in the log-weights"
+    # of a sampling plan
+    INDEPENDENT = "the K draws are independent"
+    FRESH = "every step draws new noise"
+
+
+class Requirement(NamedTuple):
+    """`fact` is needed of the part on `axis`; the two sentences end up in the refusal."""
+
+    axis: str
+    fact: Fact
+    because: str
+    instead: str

@@ -1,0 +1,11 @@
+"""Variational families: which q may be chosen."""
+
+from .amortised import Amortised as Amortised
+from .discrete import Bernoulli as Bernoulli
+from .discrete import Categorical as Categorical
+from .full_rank import FullRank as FullRank
+from .global_local import GlobalLocal as GlobalLocal
+from .global_local import Table as Table
+from .low_rank import LowRank as LowRank
+from .mean_field import MeanField as MeanField
+from .product import Product as Product

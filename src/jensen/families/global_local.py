@@ -1,0 +1,135 @@
+"""Global latents shared by all rows, and a latent for each row: what a subsampled plate needs."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.random as jr
+from jaxtyping import Array, PyTree
+
+from ..batch import Batch
+from ..errors import ModelError, explain
+from ..facts import Fact
+from ..tree import length, row_spec, split_trainable, tile
+from .base import AbstractDistribution, AbstractFamily
+from .mean_field import MeanField
+from .noise import is_law
+
+
+class Table(AbstractFamily):
+    """One set of parameters a row, looked up by the row's index: non-amortised local latents.
+
+    Arguments:  distribution: over one row's latents (default `MeanField()`).   n_rows: filled in by `bind`.
+    Cost:       parameters grow with the data; `Amortised` does not.
+    """
+
+    distribution: AbstractDistribution
+    n_rows: int | None = eqx.field(static=True)
+
+    def __init__(self, distribution: AbstractDistribution | None = None, n_rows: int | None = None):
+        self.distribution = MeanField() if distribution is None else distribution
+        self.n_rows = n_rows
+
+    @property
+    def facts(self):
+        return self.distribution.facts
+
+    def bind(self, latents, rows, key):
+        if self.n_rows is not None:
+            return self
+        n_rows = length(rows)
+        one = self.distribution.bind(latents, None, key)
+        params, rest = split_trainable(one)
+        return Table(eqx.combine(tile(params, n_rows), rest), n_rows)
+
+    def __call__(self, x: PyTree) -> AbstractDistribution:
+        params, rest = split_trainable(self.distribution)
+        return eqx.combine(jax.tree.map(lambda a: a[x["index"]], params), rest)
+
+
+class GlobalLocal(AbstractFamily):
+    """q(g) prod_i q(z_i | x_i) on a minibatch.
+
+    Definition: log q of the draws is unscaled (what a score differentiates); the log-weight subtracts
+                log q(g) + sum_i (N/n) log q(z_i), the minibatch estimate of the whole.
+    Arguments:  top: family over the global latents.   local: family over one row's latents: `Table()` or `Amortised`.
+    Reference:  Hoffman, Blei, Wang and Paisley (2013), section 2.  [hoffman2013svi]
+    """
+
+    top: AbstractDistribution
+    local: AbstractFamily
+
+    @property
+    def facts(self):
+        return (frozenset(self.top.facts) & frozenset(self.local.facts)) - {Fact.MOMENTS, Fact.ENUMERABLE} | {
+            Fact.LOCAL
+        }
+
+    def bind(self, latents, rows, key):
+        """`latents` is the pair (global, local): the local ones those of one row."""
+        k1, k2 = jr.split(key)
+        return GlobalLocal(self.top.bind(latents[0], None, k1), self.local.bind(latents[1], rows, k2))
+
+    def __call__(self, x: Batch) -> "OnBatch":
+        if x.rows is None:
+            raise ModelError(
+                explain(
+                    "`GlobalLocal` without rows",
+                    "the model has no plate of rows",
+                    "local latents belong to rows",
+                    "MeanField()",
+                )
+            )
+        return OnBatch(self.top, eqx.filter_vmap(self.local)(x.rows), x.weight)
+
+
+class OnBatch(AbstractDistribution):
+    """q on one minibatch; a draw is one dictionary of globals, and locals with a leading row axis."""
+
+    top: AbstractDistribution
+    rows: AbstractDistribution  # every leaf leads with B
+    weight: Array | None
+    facts: ClassVar = frozenset()
+
+    def bind(self, latents, rows, key):
+        return self
+
+    def _n(self) -> int:
+        return length(split_trainable(self.rows)[0])
+
+    def noise_law(self):
+        one = eqx.combine(row_spec(split_trainable(self.rows)[0]), split_trainable(self.rows)[1])
+        widen = lambda law: type(law)((self._n(), *law.shape))
+        return self.top.noise_law(), jax.tree.map(widen, one.noise_law(), is_leaf=is_law)
+
+    def _locals(self, fn, *args):
+        return eqx.filter_vmap(fn)(self.rows, *args)
+
+    def _weighted(self, values: Array) -> Array:
+        return (values if self.weight is None else self.weight * values).sum()
+
+    def transform(self, noise):
+        return {**self.top.transform(noise[0]), **self._locals(lambda q, e: q.transform(e), noise[1])}
+
+    def transform_and_log_ratio(self, noise):
+        top, value = self.top.transform_and_log_ratio(noise[0])
+        local, values = self._locals(lambda q, e: q.transform_and_log_ratio(e), noise[1])
+        return {**top, **local}, value + self._weighted(values)
+
+    def _split(self, draw):
+        names = set(jax.eval_shape(lambda: self.top.sample(jr.key(0))))
+        return {n: draw[n] for n in draw if n in names}, {n: draw[n] for n in draw if n not in names}
+
+    def log_prob(self, draw):
+        top, local = self._split(draw)
+        return self.top.log_prob(top) + self._locals(lambda q, z: q.log_prob(z), local).sum()
+
+    def latent(self, draw):
+        return draw
+
+    def log_ratio(self, draw):
+        top, local = self._split(draw)
+        return self.top.log_ratio(top) + self._weighted(self._locals(lambda q, z: q.log_ratio(z), local))
+
+    def entropy(self):
+        return self.top.entropy() + self._weighted(self._locals(lambda q: q.entropy()))

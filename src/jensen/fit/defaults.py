@@ -1,0 +1,108 @@
+"""What `fit` chooses when nothing is said: from the facts of the parts, never from their classes."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.random as jr
+from jaxtyping import PyTree
+
+from .. import families, gradients, objectives
+from ..errors import OptionError, explain
+from ..facts import Fact
+from ..families.base import AbstractFamily
+from ..gradients.base import AbstractEstimator
+from ..models.base import AbstractModel
+from ..tree import length
+
+FULL_RANK_LIMIT = 300  # latents above which a full covariance gives way to a low-rank one
+ENUMERABLE_STATES = 256
+
+
+def named(kind: str, value: Any, choices: dict[str, Any]) -> Any:
+    """A part by its name, made with its defaults; anything but a string is returned as it is."""
+    if isinstance(value, type):
+        return value()
+    if not isinstance(value, str):
+        return value
+    key = value.lower().replace("-", "").replace("_", "")
+    for name, part in choices.items():
+        if name.lower() == key:
+            return part()
+    raise OptionError(
+        explain(
+            f"{kind}={value!r}",
+            "there is no such part",
+            "names are looked up among the exported classes",
+            f"one of {sorted(choices)}",
+        )
+    )
+
+
+def exported(package: Any) -> dict[str, type]:
+    """The classes a package exports: its vocabulary."""
+    return {n: c for n, c in vars(package).items() if isinstance(c, type) and issubclass(c, eqx.Module)}
+
+
+_BY_KIND = {"real": families.MeanField, "binary": families.Bernoulli, "category": families.Categorical}
+
+
+def local_of(model: AbstractModel) -> Any:
+    """The latents of one row under a plate of rows, or None."""
+    return getattr(model, "local_latents", None) or None
+
+
+def default_family(model: AbstractModel) -> AbstractFamily:
+    """Mean field over the continuous sites, Bernoulli and Categorical over the discrete ones; amortised if plated."""
+    if model.plated:
+        return families.Amortised()
+    return _factors(model.latents, getattr(model, "site_kinds", {}))
+
+
+def _factors(latents: PyTree, kinds: dict[str, str]) -> AbstractFamily:
+    if all(k == "real" for k in kinds.values()):
+        return families.MeanField()
+    return families.Product({site: _BY_KIND[kinds[site]]() for site in latents})
+
+
+def bind(family: AbstractFamily, model: AbstractModel, rows: PyTree, seed: int) -> AbstractFamily:
+    """The family sized for the model; one without a local part gets a table of them where the model has local latents."""
+    key = jr.fold_in(jr.key(seed), 0xB1D)
+    local = local_of(model)
+    if local is None:
+        return family.bind(model.latents, rows if model.plated else None, key)
+    if Fact.LOCAL not in family.facts:
+        family = families.GlobalLocal(family, families.Table(_factors(local, getattr(model, "local_site_kinds", {}))))
+    return family.bind((model.latents, local), rows, key)
+
+
+def default_gradient(model: AbstractModel, family: AbstractFamily, objective: objectives.ELBO) -> AbstractEstimator:
+    """The valid estimator of least variance: path gradients where there is a path, enumeration where it is cheap."""
+    path = {Fact.REPARAMETERISED} <= family.facts and Fact.DIFFERENTIABLE in model.facts
+    if path:
+        landing = Fact.ZERO_MEAN_SCORE in family.facts and not (model.plated and Fact.LINEAR in objective.facts)
+        return gradients.DoublyReparameterised() if landing else gradients.Pathwise()
+    sites = getattr(family, "sites", None)
+    if sites and Fact.DIFFERENTIABLE in model.facts and any(Fact.REPARAMETERISED in q.facts for q in sites.values()):
+        method = lambda q: gradients.Pathwise() if Fact.REPARAMETERISED in q.facts else gradients.LeaveOneOut()
+        return gradients.Sitewise({n: method(q) for n, q in sites.items()})
+    if Fact.ENUMERABLE in family.facts and Fact.LINEAR in objective.facts and _states(family) <= ENUMERABLE_STATES:
+        return gradients.Enumerate()
+    return gradients.LeaveOneOut()
+
+
+def _states(family: AbstractFamily) -> float:
+    """How many states the support lists; infinite where it cannot be told cheaply."""
+    distribution = getattr(family, "distribution", family)
+    distribution = getattr(distribution, "value", distribution)
+    try:
+        return length(eqx.filter_eval_shape(lambda q: q.support(), distribution))
+    except Exception:
+        return float("inf")
+
+
+def default_n_samples(model: AbstractModel, gradient: AbstractEstimator, objective: Any) -> int:
+    least = max(gradient.min_samples, objective.min_samples)
+    if Fact.LINEAR not in objective.facts:
+        return max(least, 16)
+    wanted = 1 if model.plated else 8
+    return max(least, wanted)

@@ -1,0 +1,250 @@
+"""One fit of one composition: start, step size, loop, checkpoints; then draws, verdict, result."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from ..algorithms.gradient_vi import GradientVI
+from ..algorithms.restarts import Restarts
+from ..batch import Batch
+from ..diagnostics.verdict import Diagnosis, diagnose_global, diagnose_rows
+from ..errors import ModelError, explain
+from ..judge import Composition
+from ..tree import Layout, length, split_trainable
+from .checkpoint import Clock, load_carry, save_carry
+from .evaluate import draws_global, draws_rows
+from .loop import Carry, Outcome, Plan, Runner
+from .minibatch import MappedArray, Stream
+from .progress import progress_bar
+from .result import Attempt, Fit
+
+STEP_SIZES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+STREAM_BYTES = 32 * 2**20
+EVALUATED_ROWS, DRAWS_A_ROW = 100, 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Everything about a fit that is not its composition."""
+
+    rows: Any
+    batch_size: int | None
+    first: Batch
+    seed: int
+    n_steps: int
+    early_stop: bool
+    average: bool
+    donate: bool
+    n_restarts: int
+    progress: bool | None
+    checkpoint: Path | None
+    checkpoint_seconds: float
+    n_draws: int
+    on_chunk: Callable | None
+    tuned: bool
+
+    @property
+    def window(self) -> int:
+        """Steps between two decisions."""
+        return int(np.clip(self.n_steps // 50, 50, 1000))
+
+
+def _runner(algorithm: Any, job: Job) -> Runner:
+    stream, capacity = None, Plan().capacity
+    if isinstance(job.rows, MappedArray):
+        row_bytes = max(1, int(np.prod(job.rows.shape[1:])) * job.rows.dtype.itemsize)
+        capacity = int(np.clip(STREAM_BYTES // (row_bytes * (job.batch_size or 1)), 1, 1024))
+        stream = Stream(job.rows, job.batch_size or 1, job.seed, capacity)
+    plan = Plan(
+        batch_size=job.batch_size, decay=job.tuned, stop=job.early_stop and job.tuned, average=job.average,
+        streamed=stream is not None, donate=job.donate, capacity=capacity,
+    )  # fmt: skip
+    return Runner(algorithm, job.rows if stream is None else None, job.first, plan, stream)
+
+
+def _alive(runner: Runner, carry: Carry) -> bool:
+    """Does one step from here succeed?"""
+    if runner.plan.donate:
+        carry = jax.tree.map(jnp.array, carry)
+    after, seen = runner.advance(carry, int(carry.step) + 1, 10**9)
+    return bool(seen[3]) and int(after.monitor.skipped) == 0
+
+
+def _find_start(algorithm: GradientVI, job: Job, composition: Composition) -> tuple[Any, Runner]:
+    """The algorithm with starting values from which a step succeeds: as given, else shifted at random.
+
+    Raises: ModelError if none of 60 starts has a finite log density and gradient.
+    """
+    make = lambda a: Restarts(a, job.n_restarts) if job.n_restarts > 1 else a
+    runner = _runner(make(algorithm), job)
+    if _alive(runner, runner.init(job.seed)):
+        return algorithm, runner
+    family = algorithm.parts.family
+    params, rest = split_trainable(family)
+    leaves, treedef = jax.tree.flatten(params)
+    for i in range(60):
+        keys = jr.split(jr.fold_in(jr.key(job.seed), 7000 + i), len(leaves))
+        spread = (0.5, 1.0, 2.0)[i % 3]
+        moved = [a + spread * jr.normal(k, a.shape, a.dtype) for a, k in zip(leaves, keys, strict=True)]
+        shifted = eqx.combine(jax.tree.unflatten(treedef, moved), rest)
+        candidate = eqx.tree_at(lambda a: a.parts.family, algorithm, shifted)
+        runner = _runner(make(candidate), job)
+        if _alive(runner, runner.init(job.seed)):
+            return candidate, runner
+    raise ModelError(_never_finite(composition, job))
+
+
+def _never_finite(composition: Composition, job: Job) -> str:
+    model = composition.model
+    z = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), model.latents)
+    try:
+        x = jax.tree.map(lambda a: a[0], job.first.rows) if model.plated else job.first
+        value, gradient = jax.value_and_grad(lambda z: model.log_density(z, x))(z)
+        finite = all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(gradient))
+        what = f"at z = 0 it is {float(value)}" + ("" if finite else ", with a gradient that is not finite")
+    except Exception:
+        what = "it could not be evaluated at z = 0"
+    return explain(
+        "`fit` of this model",
+        f"its log density is not finite at any of 61 starts; {what}",
+        "the posterior cannot be found from where its density is zero or undefined",
+        "check supports and data (a value outside a likelihood's support gives -inf), or give family=MeanField(shape, loc=...)",
+    )
+
+
+def _best_step_size(runner: Runner, job: Job) -> float:
+    """The step size with the highest objective after a short trial from the same start; the same compiled code."""
+    n = int(np.clip(job.n_steps // 25, 20, 200))
+    scores = []
+    for scale in STEP_SIZES:
+        carry = runner.init(job.seed, scale)
+        out = runner.run(carry, n, 10**9)
+        tail = out.values[n // 2 :]
+        healthy = out.why == "budget" and int(out.carry.monitor.skipped) == 0 and len(tail) and np.isfinite(tail).all()
+        scores.append(float(np.mean(tail)) if healthy else -np.inf)
+        if out.why == "interrupted":
+            break
+    return STEP_SIZES[int(np.argmax(scores))] if np.isfinite(scores).any() else STEP_SIZES[0]
+
+
+def _fingerprint(runner: Runner, job: Job) -> str:
+    """What must agree for a checkpoint to be resumed: shapes of the state, the plan, and the data themselves."""
+    digest = hashlib.sha256()
+    digest.update(repr((runner.plan, job.seed, job.n_steps, job.n_restarts)).encode())
+    digest.update(
+        repr([type(p).__name__ for p in jax.tree.leaves(runner.static.tree, is_leaf=lambda x: x is not None)]).encode()
+    )
+    for leaf in jax.tree.leaves((runner.arrays, runner.data)):
+        a = np.asarray(leaf)
+        digest.update(repr((a.shape, str(a.dtype))).encode())
+        digest.update(np.ascontiguousarray(a).data)
+    return digest.hexdigest()[:24]
+
+
+def drive(algorithm: GradientVI, composition: Composition, job: Job) -> Fit:
+    """Start, step size, loop, verdict."""
+    label = type(composition.family).__name__
+    path = None if job.checkpoint is None else job.checkpoint / f"{label}.ckpt"
+    algorithm, runner = _find_start(algorithm, job, composition)
+    fingerprint, history, step_size = "", np.zeros(0), None
+    carry = None
+    if path is not None:
+        fingerprint = _fingerprint(runner, job)
+        if path.exists():
+            carry, history, header = load_carry(path, runner.init(job.seed), fingerprint)
+            step_size = header.get("step_size")
+    if carry is None:
+        if job.tuned:
+            step_size = _best_step_size(runner, job)
+        carry = runner.init(job.seed, step_size or 1.0)
+    clock, seen = Clock(job.checkpoint_seconds), [history]
+
+    def save(carry: Carry) -> None:
+        if path is not None:
+            save_carry(
+                path, carry, fingerprint, np.concatenate(seen), {"step_size": step_size, "step": int(carry.step)}
+            )
+
+    with progress_bar(job.progress, job.n_steps, label) as bar:
+
+        def on_chunk(step: int, values: np.ndarray, carry: Carry) -> bool:
+            seen.append(values)
+            bar.update(step, composition.objective.sense * float(values[-1]) if len(values) else float("nan"))
+            if clock.due():
+                save(carry)
+            return bool(job.on_chunk is not None and job.on_chunk(step, values))
+
+        outcome = runner.run(carry, job.n_steps, job.window, on_chunk)
+    save(outcome.carry)
+    return _result(algorithm, composition, job, runner, outcome, np.concatenate(seen), step_size)
+
+
+def _final_parameters(runner: Runner, job: Job, outcome: Outcome) -> Any:
+    """The averaged iterates if there are enough of them, else the last ones; the safe ones if it diverged."""
+    carry = outcome.carry
+    if outcome.why == "diverged" and not job.donate:
+        return runner.algorithm.parameters(carry.safe)
+    if job.average and int(carry.n_averaged) >= job.window:
+        return carry.average
+    return runner.algorithm.parameters(carry.state)
+
+
+def _why(job: Job, outcome: Outcome) -> str:
+    """`budget` splits: with a fixed step size, no progress over the last windows is `stalled`."""
+    stalled = outcome.why == "budget" and int(outcome.carry.monitor.stalls) >= 2 and not job.tuned
+    settled = outcome.why == "budget" and job.tuned and int(outcome.carry.monitor.decays) >= 2
+    return "stalled" if stalled else "converged" if settled else outcome.why
+
+
+def _result(algorithm, composition, job, runner, outcome, history, step_size) -> Fit:
+    params = _final_parameters(runner, job, outcome)
+    if job.n_restarts > 1:
+        params = runner.algorithm.best(outcome.carry.state, params)
+    parts = algorithm.assemble(params)
+    why, skipped, n_steps = _why(job, outcome), int(outcome.carry.monitor.skipped), int(outcome.carry.step)
+    common = dict(why=why, skipped=skipped, n_steps=n_steps)
+    if parts.model.plated:
+        rows = _some_rows(job)
+        n_data = len(job.rows) if isinstance(job.rows, MappedArray) else length(job.rows)
+        z, log_p, log_q = draws_rows(parts.model, parts.family, rows, DRAWS_A_ROW, job.seed)
+        diagnosis = diagnose_rows(log_p - log_q, n_data, **common)
+    else:
+        batch = Batch(None if isinstance(job.rows, MappedArray) else job.rows, None)
+        z, log_p, log_q = draws_global(parts.model, parts.family, batch, job.n_draws, job.seed)
+        diagnosis = _global_diagnosis(z, log_p, log_q, common)
+    return Fit(
+        family=parts.family, model=parts.model, rows=job.rows, diagnosis=diagnosis, history=composition.objective.sense * history,
+        why=why, seconds=outcome.seconds, step_size=step_size, seed=job.seed, draws=z, log_p=log_p, log_q=log_q,
+        options=_options(composition, job), n_skipped=skipped,
+        trail=[Attempt(type(composition.family).__name__, str(diagnosis.verdict), diagnosis.khat, diagnosis.elbo, outcome.seconds, why)],
+    )  # fmt: skip
+
+
+def _global_diagnosis(z: Any, log_p: np.ndarray, log_q: np.ndarray, common: dict) -> Diagnosis:
+    flat = np.concatenate([np.asarray(a, np.float64).reshape(len(log_p), -1) for a in jax.tree.leaves(z)], 1)
+    names = Layout(jax.tree.map(lambda a: a.shape[1:], z)).names()
+    return diagnose_global(log_p, log_q, flat, names, **common)
+
+
+def _some_rows(job: Job) -> Any:
+    """Up to 100 rows, spread over the data, on which the verdict is made."""
+    n = len(job.rows) if isinstance(job.rows, MappedArray) else length(job.rows)
+    index = np.unique(np.linspace(0, n - 1, min(n, EVALUATED_ROWS)).astype(int))
+    return job.rows[index] if isinstance(job.rows, MappedArray) else jax.tree.map(lambda a: a[index], job.rows)
+
+
+def _options(c: Composition, job: Job) -> dict[str, Any]:
+    name = lambda part: type(part).__name__
+    return {
+        "model": name(c.model), "family": name(c.family), "objective": name(c.objective), "gradient": name(c.gradient),
+        "plan": name(c.plan), "n_samples": c.n_samples, "n_steps": job.n_steps, "batch_size": job.batch_size,
+        "n_restarts": job.n_restarts, "seed": job.seed, "averaged": job.average,
+    }  # fmt: skip

@@ -1,0 +1,209 @@
+"""`jensen.fit`: any model and data in; a posterior, and a verdict on it, out."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from .. import families, gradients, objectives
+from ..algorithms.gradient_vi import GradientVI, Optimiser
+from ..errors import ModelError, OptionError, explain
+from ..facts import Fact
+from ..families.base import AbstractFamily
+from ..gradients import plans
+from ..gradients.base import AbstractEstimator, Parts
+from ..judge import Composition, check
+from ..models.base import AbstractModel
+from ..models.coerce import as_model
+from ..objectives.base import AbstractObjective
+from ..tree import length
+from . import defaults
+from .driver import Job, drive
+from .minibatch import MappedArray, first_batch
+from .result import Fit
+from .rows import as_rows
+
+DEFAULT_STEPS = 20_000
+
+
+def fit(
+    model: Any,
+    data: Any = None,
+    *,
+    family: AbstractFamily | str | None = None,
+    objective: AbstractObjective | str | None = None,
+    gradient: AbstractEstimator | str | None = None,
+    plan: plans.AbstractPlan | str | None = None,
+    optimizer: optax.GradientTransformation | float | None = None,
+    n_samples: int | None = None,
+    n_steps: int | None = None,
+    batch_size: int | None = None,
+    n_restarts: int = 1,
+    seed: int = 0,
+    progress: bool | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 60.0,
+    early_stop: bool | None = None,
+    average: bool | None = None,
+    donate: bool = False,
+    n_draws: int = 4096,
+    on_chunk: Callable[[int, np.ndarray], bool | None] | None = None,
+) -> Fit:
+    """Fits q to a model's posterior, and judges it.
+
+    With nothing chosen it fits mean-field, then full-rank when k-hat says it must, and keeps the better one.
+
+    Arguments:
+        model: a NumPyro function, or a jensen model (`LogDensity`, `LatentVariable`, `from_numpyro(...)`).
+        data: for a NumPyro function its arguments (tuple, dict or one value); else an array, table or tree of arrays
+            with a leading row axis, or the path of a `.npy` larger than memory.
+        family, objective, gradient, plan: the axes, as objects, classes or names (`"full-rank"`).
+        optimizer: an Optax transformation; a number: Adam with that step size; None: Adam whose step size is chosen on
+            a short trial and lowered when progress stalls.
+        n_samples: draws a step (a datum).   n_steps: optimiser steps; None: at most 20,000, ending when settled.
+        batch_size: rows a step; None: all (or 100 with a latent per row and more than 500 rows).
+        n_restarts: starts run at once by vmap, the best one kept.
+        progress: a Rich bar; None: only at a terminal.
+        checkpoint: folder; written every `checkpoint_seconds`, and resumed from if it holds the same fit.
+        early_stop: end when settled (default: only if n_steps is None).   average: average the last iterates.
+        donate: half the memory for the state, at the price of a finiteness check at each step.
+        n_draws: draws the verdict is made from.   on_chunk: called with (step, values); True stops.
+    Returns:    `Fit`.
+    Raises:     IncompatibleComposition, ModelError, DataError, OptionError, CheckpointError.
+    """
+    began = time.perf_counter()
+    _check_options(n_samples=n_samples, n_steps=n_steps, batch_size=batch_size, n_restarts=n_restarts, n_draws=n_draws)
+    if isinstance(data, (str, Path)):
+        data = _open(Path(data))
+    model, rows = as_model(model, data)
+    rows = as_rows(rows)
+    if model.plated and rows is None:
+        raise ModelError(
+            explain(
+                "`fit` of a model with a latent for each row", "data is None", "there are no rows", "fit(model, data)"
+            )
+        )
+    batch_size = _batch_size(model, rows, batch_size)
+    objective = defaults.named("objective", objective, defaults.exported(objectives)) or objectives.ELBO()
+    plan = defaults.named("plan", plan, defaults.exported(plans)) or plans.IID()
+    chosen = defaults.named("family", family, defaults.exported(families))
+    gradient = defaults.named("gradient", gradient, defaults.exported(gradients))
+    spec = first_batch(rows, batch_size)
+    job = Job(
+        rows=rows, batch_size=batch_size, first=spec, seed=seed, n_steps=n_steps or DEFAULT_STEPS,
+        early_stop=(n_steps is None) if early_stop is None else early_stop,
+        average=(not model.plated and optimizer is None) if average is None else average,
+        donate=donate, n_restarts=n_restarts, progress=progress,
+        checkpoint=None if checkpoint is None else Path(checkpoint), checkpoint_seconds=checkpoint_seconds,
+        n_draws=n_draws, on_chunk=on_chunk, tuned=optimizer is None,
+    )  # fmt: skip
+
+    def attempt(family: AbstractFamily) -> Fit:
+        bound = defaults.bind(family, model, rows, seed)
+        estimator = gradient if gradient is not None else defaults.default_gradient(model, bound, objective)
+        n = n_samples or defaults.default_n_samples(model, estimator, objective)
+        minibatched = batch_size is not None and rows is not None and batch_size < length_of(rows)
+        composition = Composition(model, bound, objective, estimator, plan, n, minibatched)
+        check(composition)
+        algorithm = GradientVI(Parts(model, bound, estimator), objective, plan, _optimiser(optimizer), n)
+        return drive(algorithm, composition, job)
+
+    first = attempt(chosen if chosen is not None else defaults.default_family(model))
+    best = first
+    if chosen is None and not model.plated and _needs_more(first) and first.why != "interrupted":
+        richer = _richer(model, first)
+        if richer is not None:
+            second = attempt(richer)
+            best = second if _score(second) >= _score(first) else first
+            best.trail = [*first.trail, *second.trail]
+    best.seconds = time.perf_counter() - began
+    return best
+
+
+def length_of(rows: Any) -> int:
+    return len(rows) if isinstance(rows, MappedArray) else length(rows)
+
+
+def _open(path: Path) -> Any:
+    from ..data.load import load_table
+
+    return load_table(path)
+
+
+def _check_options(**options: int | None) -> None:
+    for name, value in options.items():
+        if value is not None and (not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1):
+            raise OptionError(
+                explain(f"{name}={value!r}", "it is not a positive whole number", "it is a count", f"{name}=1 or more")
+            )
+
+
+def _batch_size(model: AbstractModel, rows: Any, asked: int | None) -> int | None:
+    if rows is None:
+        if asked is not None:
+            because = "rows are drawn from data with a leading axis"
+            instead = "numpyro.plate(..., subsample_size=...) in the model, or fit(model, data)"
+            raise OptionError(explain(f"batch_size={asked}", "there are no rows to divide", because, instead))
+        return None
+    n = length_of(rows)
+    own = getattr(model, "batch_size", None)
+    if own is not None:
+        return own if asked is None else min(asked, n)
+    if asked is not None:
+        return None if asked >= n and not isinstance(rows, MappedArray) else min(asked, n)
+    if isinstance(rows, MappedArray) or (model.plated and n > 500):
+        return min(100, n)
+    return None
+
+
+def _optimiser(optimizer: Any) -> Optimiser:
+    if optimizer is None:
+        return Optimiser(optax.adam(1.0))  # the loop's scale is the step size
+    if isinstance(optimizer, (int, float)) and not isinstance(optimizer, bool):
+        if not optimizer > 0:
+            raise OptionError(
+                explain(
+                    f"optimizer={optimizer}", "the step size is not positive", "steps go downhill", "optimizer=1e-2"
+                )
+            )
+        return Optimiser(optax.adam(float(optimizer)))
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        asked = f"optimizer={optimizer!r}"
+        raise OptionError(
+            explain(
+                asked,
+                "it is not an Optax transformation",
+                "it must have init and update",
+                "optax.adam(1e-3), or a step size",
+            )
+        )
+    return Optimiser(optimizer)
+
+
+def _needs_more(fit: Fit) -> bool:
+    """k-hat (or its companions) says a mean-field q does not do."""
+    return str(fit.verdict) != "RELIABLE"
+
+
+def _richer(model: AbstractModel, fit: Fit) -> AbstractFamily | None:
+    """Full rank (or low rank, if large) started from the mean-field fit; None where mean field is all there is."""
+    if defaults.local_of(model) is not None or Fact.REPARAMETERISED not in fit.family.facts:
+        return None
+    mean, variance = fit.family.moments()
+    n = sum(a.size for a in jax.tree.leaves(mean))
+    if n < 2:
+        return None
+    shapes = jax.tree.map(jnp.shape, mean)
+    start = dict(loc=mean, scale=jax.tree.map(jnp.sqrt, variance))
+    return (families.FullRank if n <= defaults.FULL_RANK_LIMIT else families.LowRank)(shapes, **start)
+
+
+def _score(fit: Fit) -> tuple[int, float]:
+    """Better verdict first, then the larger ELBO."""
+    rank = {"RELIABLE": 2, "DOUBTFUL": 1, "UNRELIABLE": 0}[str(fit.verdict)]
+    return rank, fit.elbo if np.isfinite(fit.elbo) else -np.inf

@@ -1,0 +1,240 @@
+"""The compiled loop: chunks of steps, one host synchronisation a chunk. It knows only an algorithm.
+
+What makes the second fit compile nothing: the jitted functions live at module level; everything that varies (data, keys,
+state, step counts) is an argument; only shapes, `Plan` and the algorithm's static fields key the cache; `strong` removes
+weak types, or the second chunk would compile again.
+
+Finiteness is optimistic: a chunk runs unchecked with one bit at its end; if that is bad, the chunk is replayed from the
+kept carry in a careful variant that skips failed steps, rolls back and shrinks the step size. Bit-identical when nothing
+goes wrong.
+"""
+
+import functools
+import signal
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from ..algorithms.base import AbstractAlgorithm
+from ..batch import Batch
+from ..function import Static
+from ..tree import default_float, length
+from . import monitor as mon
+from .minibatch import Stream, batch_at, permutation, steps_per_epoch
+from .monitor import Monitor, Status
+
+CAPACITY = 8192  # steps in one chunk, at most
+CHUNK_SECONDS = 0.25
+GROWTH = 16  # a chunk has at most so many times the steps of the one before
+TRACES = {"init": 0, "chunk": 0}  # read by the tests: a second fit must not raise it
+
+
+class Plan(NamedTuple):
+    """Static: part of the cache key."""
+
+    batch_size: int | None = None  # None: all rows at every step
+    decay: bool = False  # lower the step size when progress stalls
+    stop: bool = False  # end when it has stalled at the lowest step size
+    average: bool = False  # keep the mean of the iterates since progress last stopped
+    streamed: bool = False  # the data argument is this chunk's batches
+    donate: bool = False  # one copy of the state less, finiteness checked at every step
+    capacity: int = CAPACITY
+
+
+class Carry(NamedTuple):
+    """All that a checkpoint must hold; resuming from it is bit-exact, because every random number is a function of
+    (key, step) and every decision a function of steps."""
+
+    state: PyTree
+    safe: PyTree  # the state at the end of the best window, for rolling back; () if donated
+    average: PyTree  # mean of the iterates, () if not wanted
+    n_averaged: Array
+    monitor: Monitor
+    key: Array  # raw key data, so that it can be saved
+    step: Array
+
+
+class Outcome(NamedTuple):
+    carry: Carry
+    values: np.ndarray
+    why: str  # "converged" | "budget" | "diverged" | "interrupted"
+    seconds: float
+
+
+def strong(tree: PyTree) -> PyTree:
+    """Without weak types."""
+    return jax.tree.map(lambda a: jax.lax.convert_element_type(a, a.dtype) if eqx.is_array(a) else a, tree)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _init(static: Static, plan: Plan, arrays, key_data, batch: Batch, scale) -> Carry:
+    TRACES["init"] += 1
+    algorithm: AbstractAlgorithm = eqx.combine(arrays, static.tree)
+    state = strong(algorithm.init(jr.fold_in(jr.wrap_key_data(key_data), 0), batch))
+    average = jax.tree.map(jnp.zeros_like, algorithm.parameters(state)) if plan.average else ()
+    none = jnp.zeros((), jnp.int32)
+    return Carry(state, () if plan.donate else state, average, none, mon.start(default_float(), scale), key_data, none)
+
+
+def _finite(tree: PyTree) -> Array:
+    leaves = [a for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(a).all() for a in leaves]).all() if leaves else jnp.array(True)
+
+
+def _where(condition: Array, a: PyTree, b: PyTree) -> PyTree:
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
+
+
+def _chunk(static: Static, plan: Plan, careful: bool, arrays, carry: Carry, end, window, data: PyTree):
+    """Steps from carry.step to `end`, dynamic, at most plan.capacity of them."""
+    TRACES["chunk"] += 1
+    algorithm: AbstractAlgorithm = eqx.combine(arrays, static.tree)
+    root = jr.wrap_key_data(carry.key)
+    data_key, step_key = jr.fold_in(root, 1), jr.fold_in(root, 2)
+    first = carry.step
+    keys = jax.vmap(lambda s: jr.fold_in(step_key, s))(first + jnp.arange(plan.capacity))  # one call a chunk
+    resident = plan.batch_size is not None and not plan.streamed
+    n_data = length(data) if resident else 0
+    per_epoch = steps_per_epoch(n_data, plan.batch_size) if resident else 1
+    order = permutation(data_key, first // per_epoch, n_data, plan.batch_size) if resident else ()
+
+    def batch_of(step, order):
+        if plan.batch_size is None:
+            return Batch(data, None), order
+        if not resident:  # streamed: (rows, weights) of this very chunk
+            rows, weight = jax.tree.map(lambda a: a[step - first], data)
+            return Batch(rows, weight), order
+        epoch, position = step // per_epoch, step % per_epoch
+        fresh = lambda: permutation(data_key, epoch, n_data, plan.batch_size)
+        order = jax.lax.cond((position == 0) & (step > first), fresh, lambda: order)
+        return batch_at(data, order, position, n_data, plan.batch_size), order
+
+    def step(i, c):
+        carry, order, values = c
+        batch, order = batch_of(i, order)
+        state, value = algorithm.step(keys[i - first], carry.state, batch, carry.monitor.scale)
+        m = carry.monitor
+        if careful:  # passes over the whole state: only after a failure
+            ok = _finite((state, value))
+            m, back = mon.failed(m, ok)
+            state = _where(ok, state, carry.state)
+            if not plan.donate:
+                state = _where(back, carry.safe, state)
+            m = jax.tree.map(lambda a, b: jnp.where(ok, a, b), mon.observe(m, value), m)
+        else:
+            m = mon.observe(m, value)
+        average, n_averaged = carry.average, carry.n_averaged
+        if plan.average:
+            n_averaged = n_averaged + 1
+            rate = 1 / n_averaged.astype(default_float())
+            new = algorithm.parameters(state)
+            average = jax.tree.map(lambda a, p: a + (rate * (p - a)).astype(a.dtype), average, new)
+        carry = carry._replace(state=state, monitor=m, step=i + 1, average=average, n_averaged=n_averaged)
+        return carry, order, values.at[i - first].set(value.astype(values.dtype))
+
+    def window_end(carry: Carry) -> Carry:
+        m, better, fell, restart = mon.decide(carry.monitor, plan.decay, plan.stop)
+        if not plan.donate:
+            state = _where(fell, carry.safe, carry.state)
+            carry = carry._replace(state=state, safe=_where(better, carry.state, carry.safe))
+        return carry._replace(monitor=m, n_averaged=jnp.where(restart, 0, carry.n_averaged))
+
+    def one_window(c):
+        carry, order, values = c
+        stop = jnp.minimum(end, (carry.step // window + 1) * window)
+        carry, order, values = jax.lax.fori_loop(carry.step, stop, step, (carry, order, values))
+        carry = jax.lax.cond((carry.step % window == 0) & (carry.monitor.count > 1), window_end, lambda c: c, carry)
+        return carry, order, values
+
+    running = lambda c: (c[0].step < end) & (c[0].monitor.status == Status.RUNNING)
+    start = (carry, order, jnp.full(plan.capacity, jnp.nan, default_float()))
+    carry, _, values = jax.lax.while_loop(running, one_window, start)
+    n = carry.step - first
+    fine = _finite((carry.state, jnp.where(jnp.arange(plan.capacity) < n, values, 0.0)))
+    return carry, (values, carry.step, carry.monitor, fine)
+
+
+_kept = jax.jit(_chunk, static_argnums=(0, 1, 2))  # the old carry stays for a replay
+_donated = jax.jit(_chunk, static_argnums=(0, 1, 2), donate_argnums=4)  # half the memory, no replay
+
+
+class Runner:
+    """An algorithm made ready: its arrays as arguments, its static half hashed once."""
+
+    def __init__(
+        self, algorithm: AbstractAlgorithm, data: PyTree, first: Batch, plan: Plan, stream: Stream | None = None
+    ):
+        arrays, static = eqx.partition(algorithm, eqx.is_array)
+        self.arrays, self.static = strong(arrays), Static(static)
+        self.algorithm, self.data, self.first, self.plan, self.stream = algorithm, data, first, plan, stream
+
+    def init(self, seed: int, scale: float = 1.0) -> Carry:
+        scale = np.asarray(scale, default_float())
+        return _init(self.static, self.plan, self.arrays, jr.key_data(jr.key(seed)), self.first, scale)
+
+    def advance(self, carry: Carry, end: int, window: int) -> tuple[Carry, Any]:
+        """One chunk, to step `end` at most; replayed carefully if something was not finite. (carry, host numbers)."""
+        data = self.data if self.stream is None else self.stream.get(int(carry.step))
+        run = _donated if self.plan.donate else _kept
+        args = np.int32(end), np.int32(window), data
+        new, seen = run(self.static, self.plan, self.plan.donate, self.arrays, carry, *args)
+        seen = jax.device_get(seen)  # the one synchronisation
+        if not seen[3] and not self.plan.donate:
+            new, seen = _kept(self.static, self.plan, True, self.arrays, carry, *args)
+            seen = jax.device_get(seen)
+        return new, seen
+
+    def run(
+        self,
+        carry: Carry,
+        n_steps: int,
+        window: int,
+        on_chunk: Callable[[int, np.ndarray, Carry], bool] = lambda step, values, carry: False,
+    ) -> Outcome:
+        """Until `n_steps`, or the monitor says stop, or `on_chunk` asks to, or Ctrl-C (which finishes the chunk and
+        returns what there is)."""
+        if self.plan.donate:
+            carry = jax.tree.map(jnp.array, carry)  # donation must not eat the caller's copy
+        began, values, why = time.perf_counter(), [], "budget"
+        step, pace = int(carry.step), 1  # the first chunk compiles: its time says nothing
+        with _interruptible() as asked:
+            while step < n_steps:
+                t = time.perf_counter()
+                carry, (v, new_step, monitor, _) = self.advance(carry, min(step + pace, n_steps), window)
+                n = int(new_step) - step
+                step = int(new_step)
+                wanted = CHUNK_SECONDS * n / (time.perf_counter() - t) if values else GROWTH
+                pace = int(np.clip(wanted, 1, min(self.plan.capacity, GROWTH * pace)))
+                values.append(v[:n])
+                if monitor.status != Status.RUNNING:
+                    why = Status(int(monitor.status)).name.lower()
+                    on_chunk(step, v[:n], carry)
+                    break
+                if on_chunk(step, v[:n], carry) or asked:
+                    why = "interrupted"
+                    break
+        history = np.concatenate(values) if values else np.zeros(0)
+        return Outcome(carry, history, why, time.perf_counter() - began)
+
+
+class _interruptible:
+    """Ctrl-C sets a flag instead of raising. Only the main thread may install a handler."""
+
+    def __enter__(self) -> list:
+        self.asked: list = []
+        try:
+            self.old = signal.signal(signal.SIGINT, lambda *_: self.asked.append(1))
+        except ValueError:
+            self.old = None
+        return self.asked
+
+    def __exit__(self, *exc) -> None:
+        if self.old is not None:
+            signal.signal(signal.SIGINT, self.old)

@@ -1,0 +1,129 @@
+"""Minibatches: a fresh permutation each epoch, the last short batch padded and weighted so that no row counts twice.
+
+Rows of step s are a function of (key, s) alone.
+"""
+
+import mmap
+import threading
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from ..batch import Batch
+from ..tree import default_float, length
+
+
+def steps_per_epoch(n_data: int, batch_size: int) -> int:
+    return -(-n_data // batch_size)
+
+
+def permutation(key: Array, epoch: Array, n_data: int, batch_size: int) -> Array:
+    """This epoch's row numbers, padded with -1 to whole batches."""
+    order = jr.permutation(jr.fold_in(key, epoch), n_data).astype(jnp.int32)
+    pad = steps_per_epoch(n_data, batch_size) * batch_size - n_data
+    return jnp.concatenate([order, jnp.full(pad, -1, jnp.int32)]) if pad else order
+
+
+def batch_at(rows: PyTree, order: Array, position: Array, n_data: int, batch_size: int) -> Batch:
+    """The batch at `position` of the epoch whose order is given. Weights are N/n on its n rows, 0 on padding."""
+    index = jax.lax.dynamic_slice_in_dim(order, position * batch_size, batch_size)
+    if n_data % batch_size == 0:
+        weight = jnp.full(batch_size, n_data / batch_size, default_float())
+    else:
+        real = (index >= 0).astype(default_float())
+        weight = real * (n_data / real.sum())
+    index = jnp.maximum(index, 0)
+    return Batch(jax.tree.map(lambda a: a[index], rows), weight)
+
+
+def first_batch(rows: PyTree, batch_size: int | None) -> Batch:
+    """A batch of the right shapes, for initialisation."""
+    if rows is None or batch_size is None:
+        return Batch(rows, None)
+    n = min(batch_size, length(rows))
+    take = lambda a: jnp.asarray(a[np.arange(batch_size) % n])
+    return Batch(jax.tree.map(take, rows), jnp.full(batch_size, length(rows) / n, default_float()))
+
+
+class MappedArray:
+    """A `.npy` file larger than memory, read by rows; pages are given back after each read, so that the resident
+    memory stays small whatever the file's size."""
+
+    def __init__(self, path: str | Path):
+        mapped = np.load(path, mmap_mode="r")
+        self.path, self.shape, self.dtype = Path(path), mapped.shape, mapped.dtype
+        self._file = open(path, "rb")  # noqa: SIM115 - lives as long as the map
+        self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        size = int(np.prod(mapped.shape))
+        flat = np.frombuffer(self._map, mapped.dtype, size, mapped.offset)
+        self._rows = flat.reshape(mapped.shape, order="F" if np.isfortran(mapped) else "C")
+        del mapped
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        out = np.array(self._rows[index])
+        self._map.madvise(mmap.MADV_DONTNEED)
+        return out
+
+
+class Stream:
+    """Batches of a mapped array, chunk by chunk, the next one read by a thread while the current one is computed."""
+
+    def __init__(self, rows: MappedArray, batch_size: int, seed: int, chunk: int):
+        self.rows, self.batch_size, self.seed, self.chunk = rows, batch_size, seed, chunk
+        self._order: tuple[int, np.ndarray] | None = None
+        self._ahead: tuple[int, threading.Thread, dict] | None = None
+
+    def _index(self, step: int) -> np.ndarray:
+        n, b = len(self.rows), self.batch_size
+        epoch, position = divmod(step, steps_per_epoch(n, b))
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(n)
+        return self._order[1][position * b : (position + 1) * b]
+
+    def _read(self, start: int) -> tuple[np.ndarray, np.ndarray]:
+        n, b = len(self.rows), self.batch_size
+        out = np.zeros((self.chunk, b, *self.rows.shape[1:]), self.rows.dtype)
+        weight = np.zeros((self.chunk, b), default_float())
+        for i in range(self.chunk):
+            index = self._index(start + i)
+            sorted_index = np.sort(index)  # reading in file order; a batch is a set
+            out[i, : len(index)] = self.rows[sorted_index]
+            weight[i, : len(index)] = n / len(index)
+        return out, weight
+
+    def get(self, start: int) -> tuple[np.ndarray, np.ndarray]:
+        """The chunk of batches from step `start`; begins to read the one after."""
+        if self._ahead is not None and self._ahead[0] == start:
+            _, thread, box = self._ahead
+            thread.join()
+            if "error" in box:
+                raise box["error"]
+            now = box["value"]
+        else:
+            if self._ahead is not None:
+                self._ahead[1].join()
+            now = self._read(start)
+        box: dict = {}
+
+        def read(at=start + self.chunk):
+            try:
+                box["value"] = self._read(at)
+            except OSError as error:
+                box["error"] = error
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        self._ahead = (start + self.chunk, thread, box)
+        return now

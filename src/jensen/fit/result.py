@@ -1,0 +1,270 @@
+"""The result of a fit: a posterior, its verdict, and what users do with them."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import PyTree
+
+from ..batch import Batch
+from ..diagnostics.verdict import Diagnosis, Verdict
+from ..errors import ModelError, explain
+from ..families.base import AbstractFamily
+from ..function import Static
+from ..models.base import AbstractModel
+from ..tree import Layout
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclasses.dataclass
+class Attempt:
+    """One thing that was tried on the way to a fit."""
+
+    family: str
+    verdict: str
+    khat: float
+    elbo: float
+    seconds: float
+    why: str
+
+
+@dataclasses.dataclass
+class Fit:
+    """A fitted q, and a verdict on it.
+
+    family:     the fitted q.   model: the model with its trained parameters (None in a fit loaded without it).
+    diagnosis:  what was measured.   history: the objective at every step, nats.   why: how the optimisation ended:
+                "converged" | "budget" | "stalled" | "diverged" | "interrupted".   trail: everything that was tried.
+    draws, log_p, log_q: the draws the verdict was made from, unconstrained, leading axis n (n, rows for plated models).
+    """
+
+    family: AbstractFamily
+    model: AbstractModel | None
+    rows: Any
+    diagnosis: Diagnosis
+    history: np.ndarray
+    why: str
+    seconds: float
+    step_size: float | None
+    seed: int
+    draws: PyTree
+    log_p: np.ndarray
+    log_q: np.ndarray
+    options: dict[str, Any]
+    n_skipped: int = 0
+    trail: list[Attempt] = dataclasses.field(default_factory=list)
+    coordinates: Any = None  # of a loaded fit: constrains without the model
+
+    # ---- the verdict ------------------------------------------------------------------------------------------
+    @property
+    def verdict(self) -> Verdict:
+        """RELIABLE, DOUBTFUL or UNRELIABLE."""
+        return self.diagnosis.verdict
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why, in sentences; the worst first."""
+        return self.diagnosis.reasons
+
+    @property
+    def khat(self) -> float:
+        """Pareto k-hat of the importance weights log p - log q (95th percentile over rows for a latent per row)."""
+        return self.diagnosis.khat
+
+    @property
+    def elbo(self) -> float:
+        """Evidence lower bound at the end, nats, whole data, larger is better."""
+        return self.diagnosis.elbo
+
+    @property
+    def log_evidence(self) -> float:
+        """Importance-sampled estimate of log p(x), nats, whole data."""
+        return self.diagnosis.log_evidence
+
+    @property
+    def plated(self) -> bool:
+        """Has every row its own latent?"""
+        return self.options.get("plated", False) if self.model is None else self.model.plated
+
+    def __repr__(self) -> str:
+        lines = [f"Fit({self.options['model']}, {self.options['family']}): {self.verdict}"]
+        lines += [
+            f"  elbo {self.elbo:,.2f}   k-hat {self.khat:.2f}   {len(self.history):,} steps, {self.seconds:.2f} s   {self.why}"
+        ]
+        return "\n".join(lines + [f"  - {r}" for r in self.reasons])
+
+    # ---- draws ------------------------------------------------------------------------------------------------
+    def _q(self, data: Any = None) -> Any:
+        from .rows import as_rows
+
+        rows = self.rows if data is None else as_rows(data)
+        if rows is None and (self.plated or self.options.get("local")):
+            raise ModelError(
+                explain(
+                    "draws of latents that belong to rows of data",
+                    "this fit was loaded without its data",
+                    "q(z | x) is a distribution for each row x",
+                    "sample(n, data=X)",
+                )
+            )
+        return rows, self.plated
+
+    def sample(self, n: int = 1000, seed: int = 0, *, data: Any = None) -> PyTree:
+        """Posterior draws in the model's own (constrained) coordinates, numpy, leading axis n.
+
+        With a latent for each row: of the rows in `data` (default: the fitted ones), shape (n, rows, ...).
+        """
+        rows, plated = self._q(data)
+        if not isinstance(n, (int, np.integer)) or n < 1:
+            raise ModelError(
+                explain(f"sample(n={n!r})", "n is not a positive whole number", "it counts draws", "sample(1000)")
+            )
+        arrays, static = eqx.partition((self.family, self._constrainer()), eqx.is_array)
+        key = jr.key_data(jr.fold_in(jr.key(seed), 0xD7A3))
+        return jax.device_get(_draw(Static(static), arrays, key, int(n), rows, plated))
+
+    def _constrainer(self) -> Any:
+        return self.model if self.model is not None else self.coordinates
+
+    def log_prob(self, z: PyTree, *, data: Any = None) -> np.ndarray:
+        """log q of values as `sample` gives them (constrained coordinates, change of variables included), shape (n,).
+
+        With a latent for each row: shape (n, rows).
+        """
+        rows, plated = self._q(data)
+        own = self._constrainer()
+        arrays, static = eqx.partition((self.family, own), eqx.is_array)
+        return jax.device_get(_log_prob(Static(static), arrays, jax.tree.map(jnp.asarray, z), rows, plated))
+
+    def predict(self, n: int = 100, seed: int = 0, *, data: Any = None, **new: Any) -> Any:
+        """Posterior predictive draws.
+
+        NumPyro models: dict of observed sites, leading axis n; new arguments of the model as keywords.
+        Decoders: n new rows for each row of data, shape (n, rows, ...). Otherwise a ModelError: a log density alone
+        cannot be sampled.
+        """
+        if self.model is None or not hasattr(self.model, "predict" if not self.plated else "likelihood"):
+            wrong = (
+                "this fit was loaded without its model"
+                if self.model is None
+                else f"a {type(self.model).__name__} cannot generate data"
+            )
+            raise ModelError(
+                explain("`predict`", wrong, "predictions are draws from p(x | z)", "a NumPyro model or a decoder")
+            )
+        keys = jr.split(jr.fold_in(jr.key(seed), 0x9E3D), n)
+        if self.plated:
+            z = self.sample(n, seed, data=data)
+            model = self.model
+            one = lambda key, z: model.likelihood.sample(key, model.decoder(z))
+            rows = jax.tree.leaves(z)[0].shape[1]
+            return jax.device_get(jax.jit(jax.vmap(jax.vmap(one)))(jax.vmap(lambda k: jr.split(k, rows))(keys), z))
+        z = self.unconstrained(n, seed)
+        return jax.device_get(jax.jit(jax.vmap(lambda k, z: self.model.predict(k, z, **new)))(keys, z))
+
+    def unconstrained(self, n: int = 1000, seed: int = 0, *, data: Any = None) -> PyTree:
+        """Draws in the coordinates q lives in."""
+        rows, plated = self._q(data)
+        arrays, static = eqx.partition((self.family, None), eqx.is_array)
+        key = jr.key_data(jr.fold_in(jr.key(seed), 0xD7A3))
+        return jax.device_get(_draw(Static(static), arrays, key, int(n), rows, plated))
+
+    # ---- tables -----------------------------------------------------------------------------------------------
+    @functools.cached_property
+    def _posterior(self) -> PyTree:
+        """The verdict's draws, constrained."""
+        own = self._constrainer()
+        f = own.constrain
+        return jax.device_get(jax.jit(jax.vmap(jax.vmap(f)) if self.plated else jax.vmap(f))(self.draws))
+
+    def summary(self, prob: float = 0.9) -> "pd.DataFrame":
+        """Mean, sd, central interval and Monte Carlo error of each coordinate, in the model's coordinates.
+
+        A row a coordinate; columns mean, sd, lower and upper ends of the interval (named by their percentage), mcse.
+        """
+        import pandas as pd
+
+        if not 0 < prob < 1:
+            raise ModelError(
+                explain(f"summary(prob={prob})", "it is not between 0 and 1", "it is the interval's mass", "prob=0.9")
+            )
+        draws = self._posterior
+        flat = {}
+        layout = Layout(jax.tree.map(lambda a: a.shape[1:], draws))
+        n = jax.tree.leaves(draws)[0].shape[0]
+        values = np.concatenate([np.asarray(a, np.float64).reshape(n, -1) for a in jax.tree.leaves(draws)], 1)
+        low, high = (1 - prob) / 2, 1 - (1 - prob) / 2
+        flat["mean"], flat["sd"] = values.mean(0), values.std(0, ddof=1)
+        flat[f"{100 * low:g}%"], flat["50%"], flat[f"{100 * high:g}%"] = np.quantile(values, [low, 0.5, high], axis=0)
+        flat["mcse"] = flat["sd"] / np.sqrt(n)
+        return pd.DataFrame(flat, index=pd.Index(layout.names(), name="parameter"))
+
+    def to_arviz(
+        self,
+        n: int | None = None,
+        *,
+        coords: dict[str, Sequence] | None = None,
+        dims: dict[str, list[str]] | None = None,
+    ):
+        """ArviZ `InferenceData`: posterior, log p and log q of each draw (group `sample_stats`), observed data, pointwise
+        log-likelihood where the model has it."""
+        from ..report.arviz import to_inference_data
+
+        return to_inference_data(self, n, coords=coords, dims=dims)
+
+    # ---- pictures and files -----------------------------------------------------------------------------------
+    def plot(self, kind: str = "overview"):
+        """A Matplotlib figure: "overview", "trace", "marginals", "pairs", "weights" or "predictive"."""
+        from ..report.plots import plot
+
+        return plot(self, kind)
+
+    def report(self, path: str | Path = "report.html") -> Path:
+        """One self-contained HTML file: verdict, ELBO curve, k-hat and ESS, marginals, pairs, predictive check."""
+        from ..report.html import write_report
+
+        return write_report(self, Path(path))
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the fit to a folder, without pickle; `jensen.load` reads it."""
+        from .persist import save
+
+        return save(self, Path(folder))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3, 5))
+def _draw(static, arrays, key_data, n: int, rows, plated: bool):
+    family, own = eqx.combine(arrays, static.tree)
+    constrain = (lambda z: z) if own is None else own.constrain
+
+    def of(q, key):
+        return jax.vmap(lambda e: constrain(q.latent(q.transform(e))))(q.noise(key, (n,)))
+
+    key = jr.wrap_key_data(key_data)
+    if not plated:
+        return of(family(Batch(rows, None)), key)
+    n_rows = jax.tree.leaves(rows)[0].shape[0]
+    return jax.vmap(lambda k, x: of(family(x), k), out_axes=1)(jr.split(key, n_rows), rows)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _log_prob(static, arrays, z, rows, plated: bool):
+    family, own = eqx.combine(arrays, static.tree)
+
+    def one(q, z):
+        u, log_jacobian = own.unconstrain(z) if hasattr(own, "unconstrain") else (z, 0.0)
+        return q.log_prob(u) - log_jacobian
+
+    if not plated:
+        q = family(Batch(rows, None))
+        return jax.vmap(lambda z: one(q, z))(z)
+    return jax.vmap(lambda z, x: jax.vmap(lambda z: one(family(x), z))(z), in_axes=(1, 0), out_axes=1)(z, rows)

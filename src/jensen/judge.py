@@ -1,0 +1,66 @@
+"""The judge: one function decides whether parts fit, from what they declare."""
+
+from typing import NamedTuple
+
+from .errors import IncompatibleComposition
+from .facts import Fact
+from .families.base import AbstractFamily
+from .gradients.base import AbstractEstimator
+from .gradients.plans import AbstractPlan
+from .models.base import AbstractModel
+from .objectives.base import AbstractObjective
+
+
+class Composition(NamedTuple):
+    """What gradient VI is asked to do. `minibatched`: not all rows at every step."""
+
+    model: AbstractModel
+    family: AbstractFamily
+    objective: AbstractObjective
+    gradient: AbstractEstimator
+    plan: AbstractPlan
+    n_samples: int = 1
+    minibatched: bool = False
+
+    def facts(self, axis: str) -> frozenset:
+        """The facts of one axis, as they hold here: under a global latent a minibatch's log-weight is an estimate."""
+        facts = frozenset(getattr(self, axis).facts)
+        if axis == "model" and self.minibatched and not self.model.plated:
+            facts -= {Fact.EXACT_LOG_WEIGHT}
+        return facts
+
+
+def refusals(c: Composition) -> list[tuple[str, str, str]]:
+    """(what is missing and where, why, what to write instead), one for each reason to refuse; empty if all fits."""
+    out = []
+    for part in (c.objective, c.gradient, c.plan):
+        for r in part.requires:
+            if r.fact not in c.facts(r.axis):
+                where = f"`{_name(getattr(c, r.axis))}` ({r.axis}) does not provide it"
+                out.append((f"{r.fact.value}; {where}", f"`{_name(part)}`: {r.because}", r.instead))
+    for part in (c.objective, c.gradient):
+        if c.n_samples < part.min_samples:
+            missing = f"n_samples >= {part.min_samples}; n_samples={c.n_samples}"
+            out.append((missing, f"`{_name(part)}` compares draws with one another", f"n_samples={part.min_samples}"))
+    if c.minibatched and Fact.MINIBATCH not in c.facts("model"):
+        where = f"`{_name(c.model)}` (model) does not provide it"
+        because = "rows left out would be missing from the posterior"
+        instead = "LogDensity(log_prior, shape, log_likelihood=per_row), or batch_size=None"
+        out.append((f"{Fact.MINIBATCH.value}; {where}", because, instead))
+    out += c.gradient.problems(c)
+    return list(dict.fromkeys(out))
+
+
+def check(c: Composition) -> None:
+    """Raises IncompatibleComposition, with all reasons at once, if the parts do not fit."""
+    reasons = refusals(c)
+    if reasons:
+        asked = f"`{_name(c.gradient)}` cannot estimate the gradient of `{_name(c.objective)}` for `{_name(c.family)}`"
+        lines = [f"  - needs: {w}.\n    because: {b}\n    instead: {i}" for w, b, i in reasons]
+        raise IncompatibleComposition(f"{asked} and `{_name(c.model)}`:\n" + "\n".join(lines))
+
+
+def _name(part) -> str:
+    inner = getattr(part, "distribution", None)
+    inner = getattr(inner, "value", inner)
+    return type(part).__name__ + (f"({type(inner).__name__})" if inner is not None else "")

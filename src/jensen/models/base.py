@@ -1,0 +1,33 @@
+"""Models: what you believe. A model is the logarithm of a joint density of latents and data, up to a constant."""
+
+import abc
+
+import equinox as eqx
+from jaxtyping import Array, Float, PyTree
+
+from ..batch import Batch as Batch
+
+
+class AbstractModel(eqx.Module):
+    """log p(z, x), unbatched: one latent, and one row of data (`plated`) or one `Batch` of rows.
+
+    facts:   what it promises.
+    plated:  True where every row has its own latent and the rows are independent given the parameters (amortised
+             work); False where one latent explains all rows.
+    latents: tree of `ShapeDtypeStruct`: one latent, in unconstrained coordinates.
+    """
+
+    facts: eqx.AbstractVar[frozenset]
+    plated: eqx.AbstractVar[bool]
+
+    @property
+    @abc.abstractmethod
+    def latents(self) -> PyTree: ...
+
+    @abc.abstractmethod
+    def log_density(self, z: PyTree, x: PyTree) -> Float[Array, ""]:
+        """log p(z, x) in nats. `x` is one row if `plated`, else a `Batch`."""
+
+    @abc.abstractmethod
+    def constrain(self, z: PyTree) -> PyTree:
+        """One latent in the user's coordinates: what samples and summaries show."""

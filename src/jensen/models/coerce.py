@@ -1,0 +1,47 @@
+"""From what a user passes to a model: an `AbstractModel`, or a NumPyro function and its arguments."""
+
+from typing import Any
+
+from ..errors import ModelError, explain
+from .base import AbstractModel
+
+
+def as_model(model: Any, data: Any) -> tuple[AbstractModel, Any]:
+    """(model, rows): for a NumPyro function `data` are its arguments (tuple: positional, dict: keywords, else the one).
+
+    Raises: ModelError where `model` is not a model, or data are given to a model that already holds them.
+    """
+    if isinstance(model, AbstractModel):
+        own = getattr(model, "rows", None)
+        holds = hasattr(model, "rows")
+        if data is not None and holds:
+            raise ModelError(
+                explain(
+                    f"`fit(model, data)` with a {type(model).__name__}",
+                    "the model already holds its data",
+                    "they are the arguments it was made with",
+                    "fit(model), or fit(function, data)",
+                )
+            )
+        return model, own if holds else data
+    if isinstance(model, type) or not callable(model):
+        what = f"a {type(model).__name__}" if not isinstance(model, type) else f"the class {model.__name__}"
+        raise ModelError(
+            explain(
+                f"`fit({what})`",
+                "it is not a model",
+                "fit needs a log joint density of latents and data",
+                "a NumPyro model function, jensen.models.LogDensity(fn, shape), or jensen.models.LatentVariable(...)",
+            )
+        )
+    from .adapters.numpyro import from_numpyro
+
+    args, kwargs = ((), {})
+    if isinstance(data, dict):
+        kwargs = data
+    elif isinstance(data, tuple):
+        args = data
+    elif data is not None:
+        args = (data,)
+    made = from_numpyro(model, *args, **kwargs)
+    return made, made.rows

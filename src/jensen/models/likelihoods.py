@@ -1,0 +1,107 @@
+"""Likelihoods of a decoder: what its outputs parametrise. Each is `n_outputs`, `log_prob`, `mean`, `sample`."""
+
+import abc
+import math
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float
+
+from ..families.gaussian import LOG_2PI
+from ..kernels import bernoulli_log_prob
+
+
+class AbstractLikelihood(eqx.Module):
+    """p(x | outputs) of one row x of shape `shape`; `outputs` is a vector."""
+
+    shape: eqx.AbstractVar[tuple[int, ...]]
+
+    @property
+    @abc.abstractmethod
+    def n_outputs(self) -> int: ...
+
+    @abc.abstractmethod
+    def log_prob(self, outputs: Float[Array, " O"], x: Array) -> Float[Array, ""]: ...
+
+    @abc.abstractmethod
+    def mean(self, outputs: Float[Array, " O"]) -> Array: ...
+
+    @abc.abstractmethod
+    def sample(self, key: Array, outputs: Float[Array, " O"]) -> Array: ...
+
+
+class BernoulliLikelihood(AbstractLikelihood):
+    """Outputs are logits. x in {0, 1}; values between count as expected log-likelihood of noisy bits."""
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    name: ClassVar = "bernoulli"
+
+    @property
+    def n_outputs(self):
+        return math.prod(self.shape)
+
+    def log_prob(self, outputs, x):
+        return bernoulli_log_prob(outputs, jnp.ravel(x).astype(outputs.dtype)).sum()
+
+    def mean(self, outputs):
+        return jax.nn.sigmoid(outputs).reshape(self.shape)
+
+    def sample(self, key, outputs):
+        return jr.bernoulli(key, self.mean(outputs)).astype(outputs.dtype)
+
+
+class GaussianLikelihood(AbstractLikelihood):
+    """Outputs are means; one standard deviation a feature is a trained parameter, floored at `min_scale`."""
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    log_scale: Float[Array, " O"]
+    min_scale: float = eqx.field(static=True)
+    name: ClassVar = "gaussian"
+
+    def __init__(self, shape: tuple[int, ...], scale: float = 1.0, min_scale: float = 1e-3):
+        self.shape, self.min_scale = tuple(shape), min_scale
+        self.log_scale = jnp.full(math.prod(shape), math.log(scale))
+
+    @property
+    def n_outputs(self):
+        return math.prod(self.shape)
+
+    def scale(self):
+        return self.min_scale + jnp.exp(self.log_scale)
+
+    def log_prob(self, outputs, x):
+        z = (jnp.ravel(x).astype(outputs.dtype) - outputs) / self.scale()
+        return (-0.5 * z**2 - jnp.log(self.scale()) - 0.5 * LOG_2PI).sum()
+
+    def mean(self, outputs):
+        return outputs.reshape(self.shape)
+
+    def sample(self, key, outputs):
+        return (outputs + self.scale() * jr.normal(key, outputs.shape)).reshape(self.shape)
+
+
+class PoissonLikelihood(AbstractLikelihood):
+    """Outputs are log rates; x are counts."""
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    name: ClassVar = "poisson"
+
+    @property
+    def n_outputs(self):
+        return math.prod(self.shape)
+
+    def log_prob(self, outputs, x):
+        x = jnp.ravel(x).astype(outputs.dtype)
+        return (x * outputs - jnp.exp(outputs) - jax.lax.lgamma(x + 1)).sum()
+
+    def mean(self, outputs):
+        return jnp.exp(outputs).reshape(self.shape)
+
+    def sample(self, key, outputs):
+        return jr.poisson(key, self.mean(outputs)).astype(outputs.dtype)
+
+
+LIKELIHOODS = {c.name: c for c in (BernoulliLikelihood, GaussianLikelihood, PoissonLikelihood)}
