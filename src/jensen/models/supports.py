@@ -9,18 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 from numpyro.distributions import biject_to, constraints
-from numpyro.distributions.transforms import Transform
 
 from ..errors import CheckpointError, explain
 from ..tree import default_float
 
-_HIDDEN = {"Constraint", "dependent", "is_dependent"}
-PUBLIC = {
-    n: getattr(constraints, n)
-    for n in (*constraints.__all__, "independent", "less_than_eq", "open_interval")
-    if n not in _HIDDEN
-}
-_BY_CLASS = {(c if isinstance(c, type) else type(c)): n for n, c in reversed(PUBLIC.items())}
+_UNLISTED = {"independent", "less_than_eq", "nonnegative", "open_interval", "positive_ordered_vector"}
+_NAMES = (set(constraints.__all__) | _UNLISTED) - {"Constraint", "dependent", "is_dependent"}
+PUBLIC = {n: getattr(constraints, n) for n in sorted(_NAMES)}
+_BY_CLASS = {(c if isinstance(c, type) else type(c)): n for n, c in PUBLIC.items()}
 _REAL = {"real", "real_vector", "real_matrix"}
 
 
@@ -85,8 +81,8 @@ def _tuples(code: Any) -> Any:
 
 
 @functools.cache
-def _bijection(code: Any) -> Transform | None:
-    """From the unconstrained space; None where that is the space itself."""
+def _bijection(code: Any) -> Any:
+    """The transform from the unconstrained space; None where that is the space itself."""
     if not isinstance(code, Opaque):
         fields = dict(code[1])
         if code[0] in _REAL or (code[0] == "independent" and fields["base_constraint"][0] in _REAL):
@@ -140,6 +136,19 @@ class Site:
         value = self.forward(z)[0]
         return value if self.kind == "real" else value.astype(int)
 
+    def unconstrain(self, x: Array) -> tuple[Array, Array | float]:
+        """Inverse of `constrain`, rows leading if there are any, and log |det dx/dz| of `forward` there."""
+        x = jnp.asarray(x)
+        if self.kind != "real":
+            z = jax.nn.one_hot(x - self.lower, self.shape[-1]) if self.kind == "category" else x
+            z, log_det = z.astype(default_float()), 0.0
+        else:
+            bijection = _bijection(self.support)
+            z = x if bijection is None else bijection.inv(x)
+            log_det = 0.0 if bijection is None else bijection.log_abs_det_jacobian(z, x)
+            log_det = jnp.sum(log_det, tuple(i for i in range(jnp.ndim(log_det)) if i != self.axis))
+        return (z if self.axis is None else jnp.moveaxis(z, self.axis, 0)), log_det
+
     def start(self, lead: tuple[int, ...] = ()) -> Array:
         """Zeros; the first category."""
         zeros = jnp.zeros((*lead, *self.shape), default_float())
@@ -164,8 +173,6 @@ class Site:
             site = cls(**{**data, "shape": tuple(data["shape"]), "support": _tuples(data["support"])})
             decode(site.support)
         except (KeyError, TypeError, ValueError) as e:
-            because, instead = "samples cannot be constrained without it", "the file written by `to_json`"
-            raise CheckpointError(
-                explain("reading the support of a site", f"the entry is {data}", because, instead)
-            ) from e
+            asked, because = "reading the support of a site", "samples cannot be constrained without it"
+            raise CheckpointError(explain(asked, f"the entry is {data}", because, "the dict made by `to_json`")) from e
         return site
