@@ -1,0 +1,1 @@
+"""Benchmarks: workloads, the sides that run them, and the harness that times the sides against each other."""

@@ -1,0 +1,1 @@
+"""Posteriors of posteriordb as NumPyro models, with their reference draws."""
