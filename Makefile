@@ -1,0 +1,65 @@
+# Everything a fresh machine needs: Python 3.11 or newer with pip and venv, and make.
+PYTHON ?= python3
+VENV ?= .venv
+BENCH_VENV ?= .venv-bench
+# Optional folder with benchmark data (posteriordb, binarised MNIST, ...); tests that need it are skipped without it.
+JENSEN_DATA ?= $(wildcard ../shared/data)
+export JENSEN_DATA
+BIN = $(VENV)/bin
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadgroup
+ROUNDS ?= 5
+
+.PHONY: help demo test test-all lint types docs bench bench-posteriors clean
+
+help:
+	@echo "make demo              fit two models on real data and write their reports (creates $(VENV))"
+	@echo "make test              all tests, the slow statistical ones sampled"
+	@echo "make test-all          all tests, complete"
+	@echo "make lint types        ruff and pyright"
+	@echo "make docs              regenerate the generated pages of docs/"
+	@echo "make bench             speed against other libraries (creates $(BENCH_VENV))"
+	@echo "make bench-posteriors  the posteriordb table (needs JENSEN_DATA)"
+
+$(VENV)/.ready: requirements-dev.txt requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: $(VENV)/.ready
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.ready
+	$(BIN)/ruff check src tests benchmarks examples
+	$(PYTEST)
+
+test-all: $(VENV)/.ready
+	$(PYTEST) --all
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
+
+types: $(VENV)/.ready
+	$(BIN)/pyright
+
+docs: $(VENV)/.ready
+	$(BIN)/python -m jensen.cells > docs/validity.md
+
+$(BENCH_VENV)/.ready: requirements-bench.txt requirements.txt
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+bench: $(BENCH_VENV)/.ready
+	$(BENCH_VENV)/bin/python -m benchmarks.run logistic vae --rounds $(ROUNDS) --out benchmarks/results/speed.jsonl \
+		$(if $(JENSEN_DATA),--data $(JENSEN_DATA))
+
+bench-posteriors: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.posteriors.run --root $(JENSEN_DATA)/posteriordb --out benchmarks/results/posteriors.jsonl
+
+clean:
+	rm -rf $(VENV) $(BENCH_VENV) demo-out
