@@ -47,8 +47,25 @@ def refusals(c: Composition) -> list[tuple[str, str, str]]:
         because = "rows left out would be missing from the posterior"
         instead = "LogDensity(log_prior, shape, log_likelihood=per_row), or batch_size=None"
         out.append((f"{Fact.MINIBATCH.value}; {where}", because, instead))
-    out += c.gradient.problems(c)
+    out += _wrong_supports(c) + c.gradient.problems(c)
     return list(dict.fromkeys(out))
+
+
+def _wrong_supports(c: Composition) -> list[tuple[str, str, str]]:
+    """A continuous q over a discrete latent, or the reverse, where the model tells what its latents are."""
+    kinds = {**getattr(c.model, "site_kinds", {}), **getattr(c.model, "local_site_kinds", {})}
+    factors = getattr(c.family, "sites", {})
+    own = {s: q.facts for n, q in factors.items() for s in ((n,) if isinstance(n, str) else n)}
+    out = []
+    for site, kind in kinds.items():
+        facts = own.get(site, c.family.facts)
+        wrong = Fact.ENUMERABLE if kind == "real" else Fact.REPARAMETERISED
+        if wrong in facts:
+            right = "MeanField()" if kind == "real" else "Bernoulli(), or Categorical() for one-hot latents"
+            needs = f"q over the support of `{site}`, which is {kind}; `{_name(c.family)}` (family) is not"
+            because = "log p and log q would be densities of different kinds, and their ratio no bound on anything"
+            out.append((needs, because, right))
+    return out
 
 
 def check(c: Composition) -> None:

@@ -16,7 +16,12 @@ class AbstractAlgorithm(eqx.Module):
         """The state: arrays only. `batch` is a first minibatch, for shapes."""
 
     @abc.abstractmethod
-    def step(self, key: Array, state: PyTree, batch: Batch, scale: Array) -> tuple[PyTree, Array]:
+    def noise(self, key: Array, batch: Batch) -> PyTree:
+        """Everything random in one step, from shapes alone: the loop may draw it for many steps in one call. An
+        algorithm that cannot tell beforehand returns the key."""
+
+    @abc.abstractmethod
+    def step(self, noise: PyTree, state: PyTree, batch: Batch, scale: Array) -> tuple[PyTree, Array]:
         """(new state, value). `scale` multiplies the step size: the loop lowers it when progress stalls or steps fail.
         `value` is larger-is-better, in nats."""
 

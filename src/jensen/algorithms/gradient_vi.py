@@ -7,7 +7,7 @@ import jax
 import optax
 
 from ..function import Function
-from ..gradients.base import Bound, Parts, value_and_grad
+from ..gradients.base import Bound, Parts, draw_noise, estimate
 from ..gradients.plans import AbstractPlan
 from ..objectives.base import AbstractObjective
 from ..tree import split_trainable
@@ -48,10 +48,12 @@ class GradientVI(AbstractAlgorithm):
         """The parts with these trained arrays."""
         return eqx.combine(params, split_trainable(self.parts)[1])
 
-    def step(self, key, state, batch, scale):
+    def noise(self, key, batch):
+        return draw_noise(key, self.parts, self.plan, batch, self.n_samples)
+
+    def step(self, noise, state, batch, scale):
         params, opt, carry = state
-        parts = self.assemble(params)
-        e = value_and_grad(key, parts, self.objective, self.plan, batch, carry, n_samples=self.n_samples)
+        e = estimate(noise, self.assemble(params), self.objective, batch, carry)
         updates, opt = self.optimiser.update(e.grads, opt, params)
         params = jax.tree.map(lambda p, u: p + scale.astype(p.dtype) * u, params, updates)
         return (params, opt, e.carry), self.objective.sense * e.value

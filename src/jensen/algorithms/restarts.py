@@ -39,17 +39,20 @@ class Restarts(AbstractAlgorithm):
 
         return jax.vmap(lane)(jnp.arange(self.n)), jnp.full(self.n, jnp.nan, default_float())
 
-    def step(self, key, state, batch, scale):
+    def noise(self, key, batch):
+        return jax.vmap(lambda k: self.inner.noise(k, batch))(jr.split(key, self.n))
+
+    def step(self, noise, state, batch, scale):
         lanes, score = state
 
-        def one(key, lane):
-            new, value = self.inner.step(key, lane, batch, scale)
+        def one(noise, lane):
+            new, value = self.inner.step(noise, lane, batch, scale)
             ok = jnp.stack(
                 [jnp.isfinite(a).all() for a in jax.tree.leaves((new, value)) if jnp.issubdtype(a.dtype, jnp.inexact)]
             ).all()
             return jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, lane), jnp.where(ok, value, -jnp.inf)
 
-        lanes, values = jax.vmap(one)(jr.split(key, self.n), lanes)
+        lanes, values = jax.vmap(one)(noise, lanes)
         values = values.astype(score.dtype)
         blended = DECAY * score + (1 - DECAY) * values
         score = jnp.where(jnp.isfinite(blended), blended, jnp.where(jnp.isfinite(values), values, score))

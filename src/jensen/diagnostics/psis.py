@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+CONSTANT = 1e-3  # nats: weights that agree to a tenth of a percent
+
 
 class Smoothed(NamedTuple):
     log_weights: Float[np.ndarray, " S"]  # normalised: their exponentials sum to 1
@@ -49,8 +51,10 @@ def psis(log_w: Float[np.ndarray, " S"]) -> Smoothed:
     cutoff = max(log_w[order[-tail - 1]] if s > tail else -np.inf, math.log(np.finfo(float).tiny))
     index = order[log_w[order] > cutoff]
     khat = math.inf
-    if index.size <= 4 or np.ptp(log_w[index]) < 1e-12:
-        khat = -math.inf if np.ptp(log_w) < 1e-9 else math.inf  # constant weights: q is the posterior
+    if np.ptp(log_w) < CONSTANT:  # q is the posterior: what is left is float32 rounding, which has no tail
+        khat = -math.inf
+    elif index.size <= 4 or np.ptp(log_w[index]) < 1e-12:
+        khat = math.inf
     else:
         exceedance = np.exp(log_w[index]) - math.exp(cutoff)
         khat, sigma = fit_generalised_pareto(exceedance)

@@ -47,6 +47,14 @@ class Amortised(AbstractFamily):
     def facts(self):
         return self.distribution.value.facts
 
+    @property
+    def sites(self):
+        """The factors, where the distribution is a product of them."""
+        return self.distribution.value.sites
+
+    def kind_of(self, site):
+        return self.distribution.value.kind_of(site)
+
     def bind(self, latents, rows, key):
         if rows is None:
             raise ModelError(

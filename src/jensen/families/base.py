@@ -24,6 +24,10 @@ class AbstractFamily(eqx.Module):
     def __call__(self, x: PyTree) -> "AbstractDistribution": ...
 
     @abc.abstractmethod
+    def kind_of(self, site: str) -> str:
+        """What its draws of a (global) site are: "real", "binary" (0. and 1.) or "category" (one-hot)."""
+
+    @abc.abstractmethod
     def bind(self, latents: PyTree, rows: PyTree, key: Array) -> "AbstractFamily":
         """The family sized for `latents` (tree of ShapeDtypeStruct); checks the shape if it already has one.
 
@@ -78,7 +82,7 @@ class AbstractPlain(AbstractDistribution):
 
     Where a fact says so, a plain distribution also has: `entropy()` (ENTROPY), `moments()` -> (mean, variance) in
     the latent's tree (MOMENTS), `support()` -> all draws on a leading axis (ENUMERABLE), and, to serve as a prior,
-    `expected_log_prob(mean, variance)`.
+    `expected_log_prob(mean, variance)` (MOMENT_LOG_PROB).
     """
 
     def latent(self, draw):

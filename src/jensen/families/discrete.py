@@ -64,10 +64,13 @@ class Bernoulli(AbstractPlain):
     """
 
     logits: Float[Array, "..."] | None
-    facts: ClassVar = PLAIN | {Fact.ENUMERABLE, Fact.ENTROPY, Fact.MOMENTS}
+    facts: ClassVar = PLAIN | {Fact.ENUMERABLE, Fact.ENTROPY, Fact.MOMENTS, Fact.MOMENT_LOG_PROB}
 
     def __init__(self, logits=None):
         self.logits = None if logits is None else jnp.asarray(logits, default_float())
+
+    def kind_of(self, site):
+        return "binary"
 
     def bind(self, latents, rows, key):
         shape = _one_array("Bernoulli", latents)
@@ -111,7 +114,7 @@ class Categorical(AbstractPlain):
     """
 
     logits: Float[Array, "... C"] | None
-    facts: ClassVar = PLAIN | {Fact.ENUMERABLE, Fact.ENTROPY, Fact.MOMENTS}
+    facts: ClassVar = PLAIN | {Fact.ENUMERABLE, Fact.ENTROPY, Fact.MOMENTS, Fact.MOMENT_LOG_PROB}
 
     def __init__(self, logits=None):
         self.logits = None if logits is None else jnp.asarray(logits, default_float())
@@ -120,6 +123,9 @@ class Categorical(AbstractPlain):
             raise ModelError(
                 explain(asked, "there is no category axis", "the last axis lists the categories", "Bernoulli(logits)")
             )
+
+    def kind_of(self, site):
+        return "category"
 
     def bind(self, latents, rows, key):
         shape = _one_array("Categorical", latents)

@@ -41,6 +41,9 @@ class FullRank(AbstractPlain):
             self.log_scale = start_log_scale(self.layout, scale, dtype)
             self.lower = jnp.zeros((n, n), dtype)
 
+    def kind_of(self, site):
+        return "real"
+
     def bind(self, latents, rows, key):
         layout = sized("FullRank", self.layout, latents)
         return self if self.layout is not None else FullRank(layout.shape_tree(), scale=self.start)

@@ -34,6 +34,9 @@ class Table(AbstractFamily):
     def facts(self):
         return self.distribution.facts
 
+    def kind_of(self, site):
+        return self.distribution.kind_of(site)
+
     def bind(self, latents, rows, key):
         if self.n_rows is not None:
             return self
@@ -61,12 +64,23 @@ class GlobalLocal(AbstractFamily):
 
     @property
     def facts(self):
-        return (frozenset(self.top.facts) & frozenset(self.local.facts)) - {Fact.MOMENTS, Fact.ENUMERABLE} | {
-            Fact.LOCAL
-        }
+        shared = frozenset(self.top.facts) & frozenset(self.local.facts)
+        return shared - {Fact.MOMENTS, Fact.ENUMERABLE, Fact.PRODUCT} | {Fact.LOCAL}
+
+    def kind_of(self, site):
+        return self.top.kind_of(site)
 
     def bind(self, latents, rows, key):
         """`latents` is the pair (global, local): the local ones those of one row."""
+        if rows is None or not (isinstance(latents, tuple) and len(latents) == 2):
+            raise ModelError(
+                explain(
+                    "`GlobalLocal` for a model without a plate of rows",
+                    "its latents are all of one kind",
+                    "it is a product of q(global) and one q for each row's own latents",
+                    "MeanField(), or Amortised() for a model with a latent for each row",
+                )
+            )
         k1, k2 = jr.split(key)
         return GlobalLocal(self.top.bind(latents[0], None, k1), self.local.bind(latents[1], rows, k2))
 
@@ -83,6 +97,10 @@ class GlobalLocal(AbstractFamily):
         return OnBatch(self.top, eqx.filter_vmap(self.local)(x.rows), x.weight)
 
 
+def _has_shape(leaf) -> bool:
+    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+
+
 class OnBatch(AbstractDistribution):
     """q on one minibatch; a draw is one dictionary of globals, and locals with a leading row axis."""
 
@@ -91,15 +109,16 @@ class OnBatch(AbstractDistribution):
     weight: Array | None
     facts: ClassVar = frozenset()
 
+    def kind_of(self, site):
+        return self.top.kind_of(site)
+
     def bind(self, latents, rows, key):
         return self
 
-    def _n(self) -> int:
-        return length(split_trainable(self.rows)[0])
-
     def noise_law(self):
-        one = eqx.combine(row_spec(split_trainable(self.rows)[0]), split_trainable(self.rows)[1])
-        widen = lambda law: type(law)((self._n(), *law.shape))
+        arrays, rest = eqx.partition(self.rows, _has_shape)
+        n, one = length(arrays), eqx.combine(row_spec(arrays), rest)
+        widen = lambda law: type(law)((n, *law.shape))
         return self.top.noise_law(), jax.tree.map(widen, one.noise_law(), is_leaf=is_law)
 
     def _locals(self, fn, *args):

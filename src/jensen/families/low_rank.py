@@ -49,6 +49,9 @@ class LowRank(AbstractPlain):
             # exactly zero is a saddle of the bound: start with small fixed values
             self.factor = 0.01 * jr.normal(jr.key(0), (n, self.rank), dtype)
 
+    def kind_of(self, site):
+        return "real"
+
     def bind(self, latents, rows, key):
         layout = sized("LowRank", self.layout, latents)
         return self if self.layout is not None else LowRank(layout.shape_tree(), rank=self.rank, scale=self.start)

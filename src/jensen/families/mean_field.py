@@ -36,7 +36,7 @@ class MeanField(AbstractPlain):
     log_scale: Float[Array, " D"] | None
     layout: Layout | None = eqx.field(static=True)
     start: float = eqx.field(static=True)
-    facts: ClassVar = PLAIN | {Fact.REPARAMETERISED, Fact.ENTROPY, Fact.MOMENTS}
+    facts: ClassVar = PLAIN | {Fact.REPARAMETERISED, Fact.ENTROPY, Fact.MOMENTS, Fact.MOMENT_LOG_PROB}
 
     def __init__(self, shape: PyTree = None, *, loc: PyTree = None, scale: PyTree = 0.1):
         check_scale("MeanField", scale)
@@ -49,6 +49,9 @@ class MeanField(AbstractPlain):
             dtype = default_float()
             self.loc = jnp.zeros(self.layout.size, dtype) if loc is None else self.layout.ravel(loc).astype(dtype)
             self.log_scale = start_log_scale(self.layout, scale, dtype)
+
+    def kind_of(self, site):
+        return "real"
 
     def bind(self, latents, rows, key):
         layout = sized("MeanField", self.layout, latents)

@@ -55,6 +55,10 @@ class Product(AbstractPlain):
     def sites(self) -> dict[Name, AbstractDistribution]:
         return dict(zip(self.names, self.factors, strict=True))
 
+    def kind_of(self, site):
+        mine = [q for n, q in self.sites.items() if site == n or (not isinstance(n, str) and site in n)]
+        return mine[0].kind_of(site) if mine else "real"
+
     def bind(self, latents, rows, key):
         have = {s for n in self.names for s in ((n,) if isinstance(n, str) else n)}
         want = set(latents) if isinstance(latents, Mapping) else set()

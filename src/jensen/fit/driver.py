@@ -20,7 +20,7 @@ from ..errors import ModelError, explain
 from ..judge import Composition
 from ..tree import Layout, length, split_trainable
 from .checkpoint import Clock, load_carry, save_carry
-from .evaluate import draws_global, draws_rows
+from .evaluate import draws_global, draws_rows, draws_streamed
 from .loop import Carry, Outcome, Plan, Runner
 from .minibatch import MappedArray, Stream
 from .progress import progress_bar
@@ -28,6 +28,7 @@ from .result import Attempt, Fit
 
 STEP_SIZES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 STREAM_BYTES = 32 * 2**20
+AHEAD_SCALARS = 2**18  # noise drawn for a chunk in one call, at most
 EVALUATED_ROWS, DRAWS_A_ROW = 100, 200
 
 
@@ -57,17 +58,36 @@ class Job:
         return int(np.clip(self.n_steps // 50, 50, 1000))
 
 
+def _lanes(algorithm: GradientVI, job: Job) -> Any:
+    return Restarts(algorithm, job.n_restarts) if job.n_restarts > 1 else algorithm
+
+
 def _runner(algorithm: Any, job: Job) -> Runner:
     stream, capacity = None, Plan().capacity
     if isinstance(job.rows, MappedArray):
         row_bytes = max(1, int(np.prod(job.rows.shape[1:])) * job.rows.dtype.itemsize)
         capacity = int(np.clip(STREAM_BYTES // (row_bytes * (job.batch_size or 1)), 1, 1024))
         stream = Stream(job.rows, job.batch_size or 1, job.seed, capacity)
+    noise = jax.eval_shape(lambda: algorithm.noise(jr.key(0), job.first))
+    scalars = sum(a.size for a in jax.tree.leaves(noise))
+    ahead = scalars <= AHEAD_SCALARS // 16
+    if ahead:
+        capacity = min(capacity, AHEAD_SCALARS // max(scalars, 1))
     plan = Plan(
         batch_size=job.batch_size, decay=job.tuned, stop=job.early_stop and job.tuned, average=job.average,
-        streamed=stream is not None, donate=job.donate, capacity=capacity,
+        streamed=stream is not None, donate=job.donate, capacity=capacity, ahead=ahead,
     )  # fmt: skip
     return Runner(algorithm, job.rows if stream is None else None, job.first, plan, stream)
+
+
+class _BadStart(Exception):
+    """The first step from the starting values failed."""
+
+
+def _check_start(values: np.ndarray, carry: Carry) -> None:
+    """Raises `_BadStart` if the first step of a run was not finite."""
+    if len(values) and (not np.isfinite(values[0]) or int(carry.monitor.skipped) >= len(values)):
+        raise _BadStart
 
 
 def _alive(runner: Runner, carry: Carry) -> bool:
@@ -78,15 +98,11 @@ def _alive(runner: Runner, carry: Carry) -> bool:
     return bool(seen[3]) and int(after.monitor.skipped) == 0
 
 
-def _find_start(algorithm: GradientVI, job: Job, composition: Composition) -> tuple[Any, Runner]:
-    """The algorithm with starting values from which a step succeeds: as given, else shifted at random.
+def _shifted_start(algorithm: GradientVI, job: Job, composition: Composition) -> GradientVI:
+    """The algorithm with starting values shifted at random until a step succeeds.
 
     Raises: ModelError if none of 60 starts has a finite log density and gradient.
     """
-    make = lambda a: Restarts(a, job.n_restarts) if job.n_restarts > 1 else a
-    runner = _runner(make(algorithm), job)
-    if _alive(runner, runner.init(job.seed)):
-        return algorithm, runner
     family = algorithm.parts.family
     params, rest = split_trainable(family)
     leaves, treedef = jax.tree.flatten(params)
@@ -96,9 +112,9 @@ def _find_start(algorithm: GradientVI, job: Job, composition: Composition) -> tu
         moved = [a + spread * jr.normal(k, a.shape, a.dtype) for a, k in zip(leaves, keys, strict=True)]
         shifted = eqx.combine(jax.tree.unflatten(treedef, moved), rest)
         candidate = eqx.tree_at(lambda a: a.parts.family, algorithm, shifted)
-        runner = _runner(make(candidate), job)
+        runner = _runner(_lanes(candidate, job), job)
         if _alive(runner, runner.init(job.seed)):
-            return candidate, runner
+            return candidate
     raise ModelError(_never_finite(composition, job))
 
 
@@ -120,19 +136,24 @@ def _never_finite(composition: Composition, job: Job) -> str:
     )
 
 
-def _best_step_size(runner: Runner, job: Job) -> float:
-    """The step size with the highest objective after a short trial from the same start; the same compiled code."""
+def _best_step_size(runner: Runner, job: Job) -> tuple[float, Outcome | None]:
+    """The step size with the highest objective after a short trial from the same start; the same compiled code.
+
+    Interrupted, the trial under way is the second value: all there is.
+    """
     n = int(np.clip(job.n_steps // 25, 20, 200))
     scores = []
     for scale in STEP_SIZES:
         carry = runner.init(job.seed, scale)
         out = runner.run(carry, n, 10**9)
+        if scale == STEP_SIZES[0]:
+            _check_start(out.values, out.carry)
         tail = out.values[n // 2 :]
         healthy = out.why == "budget" and int(out.carry.monitor.skipped) == 0 and len(tail) and np.isfinite(tail).all()
         scores.append(float(np.mean(tail)) if healthy else -np.inf)
         if out.why == "interrupted":
-            break
-    return STEP_SIZES[int(np.argmax(scores))] if np.isfinite(scores).any() else STEP_SIZES[0]
+            return scale, out
+    return STEP_SIZES[int(np.argmax(scores))] if np.isfinite(scores).any() else STEP_SIZES[0], None
 
 
 def _fingerprint(runner: Runner, job: Job) -> str:
@@ -150,10 +171,17 @@ def _fingerprint(runner: Runner, job: Job) -> str:
 
 
 def drive(algorithm: GradientVI, composition: Composition, job: Job) -> Fit:
-    """Start, step size, loop, verdict."""
+    """Start, step size, loop, verdict; from other starting values if the given ones do not work."""
+    try:
+        return _drive(algorithm, composition, job)
+    except _BadStart:
+        return _drive(_shifted_start(algorithm, job, composition), composition, job)
+
+
+def _drive(algorithm: GradientVI, composition: Composition, job: Job) -> Fit:
     label = type(composition.family).__name__
     path = None if job.checkpoint is None else job.checkpoint / f"{label}.ckpt"
-    algorithm, runner = _find_start(algorithm, job, composition)
+    runner = _runner(_lanes(algorithm, job), job)
     fingerprint, history, step_size = "", np.zeros(0), None
     carry = None
     if path is not None:
@@ -163,7 +191,9 @@ def drive(algorithm: GradientVI, composition: Composition, job: Job) -> Fit:
             step_size = header.get("step_size")
     if carry is None:
         if job.tuned:
-            step_size = _best_step_size(runner, job)
+            step_size, cut_short = _best_step_size(runner, job)
+            if cut_short is not None:
+                return _result(algorithm, composition, job, runner, cut_short, cut_short.values, step_size)
         carry = runner.init(job.seed, step_size or 1.0)
     clock, seen = Clock(job.checkpoint_seconds), [history]
 
@@ -176,6 +206,8 @@ def drive(algorithm: GradientVI, composition: Composition, job: Job) -> Fit:
     with progress_bar(job.progress, job.n_steps, label) as bar:
 
         def on_chunk(step: int, values: np.ndarray, carry: Carry) -> bool:
+            if step == len(values):
+                _check_start(values, carry)
             seen.append(values)
             bar.update(step, composition.objective.sense * float(values[-1]) if len(values) else float("nan"))
             if clock.due():
@@ -217,9 +249,12 @@ def _result(algorithm, composition, job, runner, outcome, history, step_size) ->
         z, log_p, log_q = draws_rows(parts.model, parts.family, rows, DRAWS_A_ROW, job.seed)
         diagnosis = diagnose_rows(log_p - log_q, n_data, **common)
     else:
-        batch = Batch(None if isinstance(job.rows, MappedArray) else job.rows, None)
-        z, log_p, log_q = draws_global(parts.model, parts.family, batch, job.n_draws, job.seed)
-        diagnosis = _global_diagnosis(z, log_p, log_q, common)
+        if isinstance(job.rows, MappedArray):
+            z, log_p, log_q, complete = draws_streamed(parts.model, parts.family, job.rows, job.seed)
+        else:
+            batch, complete = Batch(job.rows, None), True
+            z, log_p, log_q = draws_global(parts.model, parts.family, batch, job.n_draws, job.seed)
+        diagnosis = _global_diagnosis(z, log_p, log_q, common | {"complete": complete})
     return Fit(
         family=parts.family, model=parts.model, rows=job.rows, diagnosis=diagnosis, history=composition.objective.sense * history,
         why=why, seconds=outcome.seconds, step_size=step_size, seed=job.seed, draws=z, log_p=log_p, log_q=log_q,

@@ -14,7 +14,7 @@ from ..batch import Batch
 from ..families.base import AbstractFamily
 from ..function import Static
 from ..models.base import AbstractModel
-from ..tree import length
+from ..tree import default_float, length
 
 BLOCK = 512  # draws evaluated at once: bounds the memory
 
@@ -44,6 +44,34 @@ def draws_global(
     key = jr.key_data(jr.fold_in(jr.key(seed), 0x5EED))
     out = jax.device_get(_global(Static(static), arrays, key, -(-n // BLOCK), batch))
     return jax.tree.map(lambda a: a[:n], out)
+
+
+STREAM_DRAWS, STREAM_ROWS, STREAM_BLOCK = 512, 200_000, 2048
+
+
+def draws_streamed(model: AbstractModel, family: AbstractFamily, rows: Any, seed: int) -> tuple[Any, Any, Any, bool]:
+    """As `draws_global`, for rows on disk, block by block; the last value tells whether all rows were read.
+
+    Above 200,000 rows an evenly spaced 200,000 of them stand for all (each weighing N/n), and log p is an estimate.
+    """
+    n = len(rows)
+    index = np.unique(np.linspace(0, n - 1, min(n, STREAM_ROWS)).astype(int))
+    weight = np.full(index.size, n / index.size)
+    block = lambda at: (rows[index[at : at + STREAM_BLOCK]], weight[at : at + STREAM_BLOCK])
+
+    def padded(x: np.ndarray, w: np.ndarray) -> Batch:
+        pad = STREAM_BLOCK - len(w)
+        x = np.concatenate([x, np.repeat(x[:1], pad, axis=0)]) if pad else x
+        return Batch(jnp.asarray(x), jnp.asarray(np.concatenate([w, np.zeros(pad)]), default_float()))
+
+    first = padded(*block(0))
+    prior = Batch(first.rows, jnp.zeros_like(first.weight))
+    z, log_prior, log_q = draws_global(model, family, prior, STREAM_DRAWS, seed)
+    total = np.asarray(log_prior, np.float64)
+    for at in range(0, index.size, STREAM_BLOCK):
+        batch = first if at == 0 else padded(*block(at))
+        total = total + np.asarray(draws_global(model, family, batch, STREAM_DRAWS, seed)[1], np.float64) - log_prior
+    return z, total, log_q, index.size == n
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))

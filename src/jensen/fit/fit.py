@@ -81,7 +81,7 @@ def fit(
     if isinstance(data, (str, Path)):
         data = _open(Path(data))
     model, rows = as_model(model, data)
-    rows = as_rows(rows)
+    rows = as_rows(rows, divisible=Fact.MINIBATCH in model.facts)
     if model.plated and rows is None:
         raise ModelError(
             explain(

@@ -33,6 +33,7 @@ from .monitor import Monitor, Status
 CAPACITY = 8192  # steps in one chunk, at most
 CHUNK_SECONDS = 0.25
 GROWTH = 16  # a chunk has at most so many times the steps of the one before
+_PACE: dict[tuple[Static, "Plan"], int] = {}  # steps a chunk, learned from earlier fits: chunk borders decide nothing
 TRACES = {"init": 0, "chunk": 0}  # read by the tests: a second fit must not raise it
 
 
@@ -46,6 +47,7 @@ class Plan(NamedTuple):
     streamed: bool = False  # the data argument is this chunk's batches
     donate: bool = False  # one copy of the state less, finiteness checked at every step
     capacity: int = CAPACITY
+    ahead: bool = True  # draw the noise of a whole chunk in one call
 
 
 class Carry(NamedTuple):
@@ -116,10 +118,16 @@ def _chunk(static: Static, plan: Plan, careful: bool, arrays, carry: Carry, end,
         order = jax.lax.cond((position == 0) & (step > first), fresh, lambda: order)
         return batch_at(data, order, position, n_data, plan.batch_size), order
 
+    ahead = None
+    if plan.ahead:
+        spec = jax.eval_shape(lambda: batch_of(first, order)[0])
+        ahead = jax.vmap(lambda key: algorithm.noise(key, spec))(keys)
+
     def step(i, c):
         carry, order, values = c
         batch, order = batch_of(i, order)
-        state, value = algorithm.step(keys[i - first], carry.state, batch, carry.monitor.scale)
+        noise = jax.tree.map(lambda a: a[i - first], ahead) if plan.ahead else algorithm.noise(keys[i - first], batch)
+        state, value = algorithm.step(noise, carry.state, batch, carry.monitor.scale)
         m = carry.monitor
         if careful:  # passes over the whole state: only after a failure
             ok = _finite((state, value))
@@ -203,15 +211,17 @@ class Runner:
         if self.plan.donate:
             carry = jax.tree.map(jnp.array, carry)  # donation must not eat the caller's copy
         began, values, why = time.perf_counter(), [], "budget"
-        step, pace = int(carry.step), 1  # the first chunk compiles: its time says nothing
+        step, pace = int(carry.step), _PACE.get((self.static, self.plan), 1)
         with _interruptible() as asked:
             while step < n_steps:
                 t = time.perf_counter()
                 carry, (v, new_step, monitor, _) = self.advance(carry, min(step + pace, n_steps), window)
                 n = int(new_step) - step
                 step = int(new_step)
-                wanted = CHUNK_SECONDS * n / (time.perf_counter() - t) if values else GROWTH
+                # a first chunk may have compiled: its time says nothing
+                wanted = CHUNK_SECONDS * n / (time.perf_counter() - t) if values else max(pace, GROWTH)
                 pace = int(np.clip(wanted, 1, min(self.plan.capacity, GROWTH * pace)))
+                _PACE[self.static, self.plan] = pace
                 values.append(v[:n])
                 if monitor.status != Status.RUNNING:
                     why = Status(int(monitor.status)).name.lower()

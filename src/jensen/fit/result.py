@@ -223,7 +223,8 @@ class Fit:
 
     # ---- pictures and files -----------------------------------------------------------------------------------
     def plot(self, kind: str = "overview"):
-        """A Matplotlib figure: "overview", "trace", "marginals", "pairs", "weights" or "predictive"."""
+        """A Matplotlib figure: "overview", "trace", "weights", "marginals", "pairs" or "predictive"; with a latent for
+        each row also "samples", "latent" or "usage"."""
         from ..report.plots import plot
 
         return plot(self, kind)

@@ -12,10 +12,11 @@ from ..tree import default_float
 from .minibatch import MappedArray
 
 
-def as_rows(data: Any) -> PyTree:
+def as_rows(data: Any, *, divisible: bool = True) -> PyTree:
     """A table, array, or tree of arrays with a common leading axis, as JAX arrays; a `MappedArray` stays as it is.
 
     float64 becomes the default float; integers of up to 8 bits stay (they are cast where used), larger ones become int32.
+    divisible: False where the model takes the data whole: then arrays need no common axis.
     Raises: DataError for NaN, inf, no rows, ragged or non-numeric input, leading axes that differ.
     """
     if data is None or isinstance(data, MappedArray):
@@ -30,7 +31,7 @@ def as_rows(data: Any) -> PyTree:
     named = [(jax.tree_util.keystr(path) or "data", leaf) for path, leaf in leaves]
     arrays = [_array(name, leaf) for name, leaf in named]
     lengths = {a.shape[0] for a in arrays}
-    if len(lengths) > 1:
+    if divisible and len(lengths) > 1:
         sizes = ", ".join(f"{n}: {a.shape[0]}" for (n, _), a in zip(named, arrays, strict=True))
         raise DataError(
             explain(

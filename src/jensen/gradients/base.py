@@ -48,6 +48,9 @@ class Bound(eqx.Module):
     def map(self, fn: Callable, *per_draw: PyTree) -> PyTree:
         """`fn(model, q, x, *draw)`, unbatched, over every cell; leaves of `per_draw` lead with (K, *plate)."""
         n_draws = length(per_draw)
+        if not self.plate and n_draws == 1:  # a matrix-vector product is faster than a batch of one
+            out = fn(self.model, self.q, self.x, *jax.tree.map(lambda a: a[0], per_draw))
+            return jax.tree.map(lambda a: jnp.asarray(a)[None], out)
         if not self.plate:
             return jax.vmap(lambda *d: fn(self.model, self.q, self.x, *d))(*per_draw)
         (n_data,) = self.plate
@@ -174,6 +177,14 @@ class Estimate(NamedTuple):
     carry: PyTree
 
 
+def draw_noise(key: Array, parts: Parts, plan: AbstractPlan, batch: Batch, n_samples: int) -> PyTree:
+    """Everything random in one estimate, in one call. Of `parts` and `batch` only shapes are read."""
+    plated = parts.model.plated
+    q_spec = eqx.filter_eval_shape(parts.family, row_spec(batch.rows) if plated else batch)
+    shape = (n_samples, length(batch.rows)) if plated else (n_samples,)
+    return parts.estimator.noise(key, plan, q_spec, shape)
+
+
 def value_and_grad(
     key: Array,
     parts: Parts,
@@ -184,14 +195,16 @@ def value_and_grad(
     *,
     n_samples: int,
 ) -> Estimate:
+    """One estimate from a key: `draw_noise`, then `estimate`."""
+    return estimate(draw_noise(key, parts, plan, batch, n_samples), parts, objective, batch, carry)
+
+
+def estimate(noise: PyTree, parts: Parts, objective: AbstractObjective, batch: Batch, carry: PyTree) -> Estimate:
     """The only driver: one estimate of the objective and of its gradient in all that is trained.
 
     With a latent per row, the rows' terms are summed with the batch's weights (N/n): an estimate for all the data.
     """
     plated = parts.model.plated
-    q_spec = eqx.filter_eval_shape(parts.family, row_spec(batch.rows) if plated else batch)
-    shape = (n_samples, length(batch.rows)) if plated else (n_samples,)
-    noise = parts.estimator.noise(key, plan, q_spec, shape)
     total = lambda a: (a if batch.weight is None or not plated else batch.weight * a).sum()
 
     def loss(model_family, estimator):

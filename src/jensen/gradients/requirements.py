@@ -14,7 +14,7 @@ FRESH = Requirement(
     "plan",
     Fact.FRESH,
     "only its mean over noise is the gradient: with fixed noise it descends no function",
-    "Pathwise()",
+    "plans.IID(), or Pathwise()",
 )
 INDEPENDENT = Requirement(
     "plan", Fact.INDEPENDENT, "a draw's baseline is made from the other draws, and must not depend on it", "plans.IID()"

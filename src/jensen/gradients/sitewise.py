@@ -27,12 +27,15 @@ class Sitewise(AbstractStateless):
 
     names: tuple = eqx.field(static=True)
     methods: tuple[AbstractEstimator, ...]
-    min_samples: ClassVar = 1
     unbiased: ClassVar = True
     role: ClassVar = None
 
     def __init__(self, methods: Mapping):
         self.names, self.methods = tuple(methods), tuple(methods.values())
+
+    @property
+    def min_samples(self):
+        return max((m.min_samples for m in self.methods), default=1)
 
     @property
     def requires(self):
@@ -53,14 +56,6 @@ class Sitewise(AbstractStateless):
                         f"{type(method).__name__}() for site {name!r}",
                         "it does not work on one site alone",
                         "Pathwise() or LeaveOneOut()",
-                    )
-                )
-            if composition.n_samples < method.min_samples:
-                out.append(
-                    (
-                        f"n_samples={composition.n_samples}",
-                        f"{type(method).__name__} needs {method.min_samples}",
-                        f"n_samples={method.min_samples}",
                     )
                 )
             missing = [

@@ -24,7 +24,7 @@ class LatentVariable(AbstractModel):
                 in so many dimensions.   decoder: any Equinox module z -> outputs of the likelihood.
                 likelihood: "bernoulli" | "gaussian" | "poisson" with `shape`, or an `AbstractLikelihood`.
                 shape: shape of one row of data.   train_prior: learn the prior's parameters too.
-    Facts:      MOMENT_PRIOR (closed-form KL) if the prior has `expected_log_prob`.
+    Facts:      MOMENT_PRIOR (closed-form KL) if the prior has MOMENT_LOG_PROB.
     Reference:  Kingma and Welling (2014), equation 7.  [kingma2014vae]
     """
 
@@ -68,7 +68,7 @@ class LatentVariable(AbstractModel):
     @property
     def facts(self):
         own = {Fact.DIFFERENTIABLE, Fact.EXACT_LOG_WEIGHT, Fact.MINIBATCH}
-        return frozenset(own | ({Fact.MOMENT_PRIOR} if hasattr(self._prior, "expected_log_prob") else set()))
+        return frozenset(own | ({Fact.MOMENT_PRIOR} if Fact.MOMENT_LOG_PROB in self._prior.facts else set()))
 
     @property
     def _prior(self) -> AbstractDistribution:
@@ -77,6 +77,18 @@ class LatentVariable(AbstractModel):
     @property
     def latents(self) -> PyTree:
         return jax.eval_shape(lambda: self._prior.sample(jr.key(0)))
+
+    @property
+    def site_kinds(self) -> dict[str, str]:
+        """ "real" or "discrete", a site of the prior each (one called "z" if it has no sites)."""
+        sites = getattr(self._prior, "sites", {"z": self._prior})
+        names = [(s, q) for n, q in sites.items() for s in ((n,) if isinstance(n, str) else n)]
+        return {s: "discrete" if Fact.ENUMERABLE in q.facts else "real" for s, q in names}
+
+    @property
+    def site_kinds(self) -> dict[str, str]:
+        """The prior's kind of draws, which q's must share."""
+        return {"z": self._prior.kind_of("z")}
 
     def log_density(self, z, x):
         return self._prior.log_prob(z) + self.log_likelihood(z, x)

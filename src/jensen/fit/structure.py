@@ -1,0 +1,245 @@
+"""Trees of modules as JSON and named arrays, without pickle.
+
+A module is its class, by import path, and its fields. Only classes of jensen and Equinox, and functions of jensen, JAX
+and Equinox, are made again from a file; anything else is *foreign*: its arrays are kept by their path, and whoever
+reads the file supplies an object of the same structure for them to fill.
+"""
+
+import dataclasses
+import enum
+import importlib
+import math
+import sys
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from ..errors import CheckpointError, explain
+from ..function import Function
+from ..tree import Layout
+
+CLASSES, FUNCTIONS = ("jensen", "equinox"), ("jensen", "equinox", "jax")
+PUBLIC = ("jax.nn", "jax.numpy", "jax.lax", "jax.scipy.special", "equinox.nn")  # looked through first: stable names
+_MISSING = object()
+Arrays = dict[str, np.ndarray]
+
+
+def _root(module: Any) -> str:
+    return str(module).partition(".")[0]
+
+
+def _name(thing: Any) -> str:
+    """Where an object, class or function comes from, for a message."""
+    kind = thing if isinstance(thing, type) or hasattr(thing, "__qualname__") else type(thing)
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def reference(fn: Any) -> str | None:
+    """`module:name` by which a public function of jensen, JAX or Equinox can be found again; None for any other."""
+    for module in PUBLIC:
+        if getattr(importlib.import_module(module), str(getattr(fn, "__name__", "")), None) is fn:
+            return f"{module}:{fn.__name__}"
+    module = getattr(fn, "__module__", None)
+    if _root(module) not in FUNCTIONS or module not in sys.modules:
+        return None
+    return next((f"{module}:{name}" for name, value in vars(sys.modules[module]).items() if value is fn), None)
+
+
+def leaves_by_path(tree: PyTree, prefix: str) -> dict[str, Any]:
+    """The arrays of a pytree, keyed as `encode` keys them."""
+    found = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {prefix + jax.tree_util.keystr(path): leaf for path, leaf in found if eqx.is_array(leaf)}
+
+
+def encode(value: Any, path: str, arrays: Arrays) -> Any:
+    """JSON for `value`; its arrays are put in `arrays`, keyed by `path` and their place in the tree."""
+    kind = type(value)
+    if value is None or kind in (bool, int, str):
+        return value
+    if kind is float:
+        return value if math.isfinite(value) else {"$": "float", "value": repr(value)}
+    if eqx.is_array(value) or isinstance(value, (np.ndarray, np.generic)):
+        return _array(value, path, arrays)
+    if kind is list:
+        return [encode(v, f"{path}[{i}]", arrays) for i, v in enumerate(value)]
+    if kind in (tuple, frozenset):
+        ordered = value if kind is tuple else sorted(value, key=repr)
+        return {"$": kind.__name__, "items": [encode(v, f"{path}[{i}]", arrays) for i, v in enumerate(ordered)]}
+    if kind is dict:
+        items = [[encode(k, path, arrays), encode(v, f"{path}[{k!r}]", arrays)] for k, v in value.items()]
+        return {"$": "dict", "items": items}
+    if kind is Layout:
+        return {"$": "layout", "tree": encode(value.shape_tree(), path, arrays)}
+    if kind is Function:
+        return {"$": "wrapped", "fn": encode(value.fn, path, arrays)}
+    if isinstance(value, enum.Enum) and _root(kind.__module__) == "jensen":
+        return {"$": "enum", "class": _name(kind), "name": value.name}
+    if isinstance(value, eqx.Module) and _root(kind.__module__) in CLASSES:
+        have = [f.name for f in dataclasses.fields(value) if f.name in vars(value)]
+        fields = {name: encode(vars(value)[name], f"{path}.{name}", arrays) for name in have}
+        return {"$": "module", "class": _name(kind), "fields": fields}
+    known = reference(value) if callable(value) else None
+    if known is not None:
+        return {"$": "function", "name": known}
+    for at, leaf in leaves_by_path(value, path).items():
+        _array(leaf, at, arrays)
+    return {"$": "foreign", "class": _name(value)}
+
+
+def _array(value: Any, path: str, arrays: Arrays) -> dict[str, Any]:
+    code = {"$": "array", "at": path, "as": "numpy" if isinstance(value, np.ndarray) else "jax"}
+    if isinstance(value, np.generic):
+        code["as"] = "scalar"
+    elif isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        code |= {"as": "key", "law": str(jax.random.key_impl(value))}
+        value = jax.random.key_data(value)
+    arrays[path] = np.asarray(value)
+    return code | {"dtype": str(arrays[path].dtype)}
+
+
+def foreign(code: Any) -> list[str]:
+    """Names of the classes and functions in `code` that cannot be made from a file."""
+    if isinstance(code, list):
+        return [name for part in code for name in foreign(part)]
+    if not isinstance(code, dict):
+        return []
+    return [code["class"]] if code.get("$") == "foreign" else [n for part in code.values() for n in foreign(part)]
+
+
+class Reader:
+    """Makes trees again. `label` names what is read ("family"), and the argument that supplies foreign parts."""
+
+    def __init__(self, arrays: Arrays, file: str, label: str):
+        self.arrays, self.file, self.label = arrays, file, label
+
+    def refuse(self, wrong: str, because: str, instead: str) -> CheckpointError:
+        return CheckpointError(explain(f"reading the {self.label} in `{self.file}`", wrong, because, instead))
+
+    def get(self, at: str) -> np.ndarray:
+        if at not in self.arrays:
+            raise self.refuse(f"the array `{at}` is missing", "the file is incomplete", "an older copy, or a new run")
+        return self.arrays[at]
+
+    def decode(self, code: Any, path: str, like: Any = _MISSING) -> Any:
+        """Inverse of `encode`; foreign parts are those of `like`, with the saved arrays."""
+        if isinstance(code, list):
+            return [self.decode(v, f"{path}[{i}]", _item(like, i)) for i, v in enumerate(code)]
+        if not isinstance(code, dict):
+            return code
+        read = getattr(self, f"_read_{code.get('$')}", None)
+        if read is None:
+            raise self.refuse(f"an entry of kind {code.get('$')!r}", "it is unknown here", "a newer jensen")
+        return read(code, path, like)
+
+    def _read_float(self, code, path, like):
+        return float(code["value"])
+
+    def _read_array(self, code, path, like):
+        value = self.get(code["at"])
+        if value.dtype.kind == "V":  # npz has no name for bfloat16 and its like
+            value = value.view(jnp.dtype(code["dtype"]))
+        if code["as"] == "key":
+            return jax.random.wrap_key_data(jnp.asarray(value), impl=code["law"])
+        return jnp.asarray(value) if code["as"] == "jax" else value if code["as"] == "numpy" else value[()]
+
+    def _read_tuple(self, code, path, like):
+        return tuple(self.decode(code["items"], path, like))
+
+    def _read_frozenset(self, code, path, like):
+        return frozenset(self.decode(code["items"], path))
+
+    def _read_dict(self, code, path, like):
+        keys = [self.decode(k, path) for k, _ in code["items"]]
+        values = [v for _, v in code["items"]]
+        return {k: self.decode(v, f"{path}[{k!r}]", _item(like, k)) for k, v in zip(keys, values, strict=True)}
+
+    def _read_layout(self, code, path, like):
+        return Layout(self.decode(code["tree"], path))
+
+    def _read_wrapped(self, code, path, like):
+        return Function(self.decode(code["fn"], path, getattr(like, "fn", like)))
+
+    def _read_enum(self, code, path, like):
+        return getattr(self._find(code["class"], enum.Enum, ("jensen",)), code["name"])
+
+    def _read_function(self, code, path, like):
+        module, _, name = code["name"].partition(":")
+        found = None
+        if _root(module) in FUNCTIONS and name.isidentifier():
+            found = getattr(_import(module), name, None)
+        if not callable(found) or not (module in PUBLIC or _root(getattr(found, "__module__", "")) in FUNCTIONS):
+            because = "this version of the library does not have it"
+            raise self.refuse(
+                f"there is no public function `{code['name']}`", because, "the versions named in fit.json"
+            )
+        return found
+
+    def _read_module(self, code, path, like):
+        cls = self._find(code["class"], eqx.Module, CLASSES)
+        saved = code["fields"]
+        defaults = {f.name: f.default for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
+        names = [f.name for f in dataclasses.fields(cls)]
+        if set(saved) - set(names) or set(names) - set(saved) - set(defaults):
+            wrong = f"`{cls.__name__}` now has the fields {names}, and the file has {list(saved)}"
+            raise self.refuse(wrong, "it was written by another version", "the versions named in fit.json")
+        made = object.__new__(cls)  # not __init__: it makes starting values, and these are fitted ones
+        for name in names:
+            there = getattr(like, name, _MISSING)
+            value = self.decode(saved[name], f"{path}.{name}", there) if name in saved else defaults[name]
+            object.__setattr__(made, name, value)
+        return made
+
+    def _read_foreign(self, code, path, like):
+        given = None if like is _MISSING else _name(like)
+        if given is None or given.partition(":")[2] != code["class"].partition(":")[2]:
+            wrong = f"`{code['class']}` is not part of jensen or Equinox" + (f"; got `{given}` for it" if given else "")
+            because = "a file holds names and numbers, not Python code"
+            raise self.refuse(wrong, because, f"load(folder, {self.label}=...) with the same structure as was fitted")
+        return self.fill(like, path)
+
+    def fill(self, like: PyTree, path: str) -> PyTree:
+        """`like` with its arrays replaced by the saved ones of the same path and shape."""
+        leaves, treedef = jax.tree.flatten(like)
+        names = [path + jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_flatten_with_path(like)[0]]
+        return jax.tree.unflatten(treedef, [self._fitting(n, a) for n, a in zip(names, leaves, strict=True)])
+
+    def _fitting(self, name: str, leaf: Any) -> Any:
+        if not eqx.is_array(leaf):
+            return leaf
+        saved = self.arrays.get(name)
+        if saved is None or saved.shape != leaf.shape:
+            wrong = (
+                f"`{name}` is of shape {leaf.shape} here and {'absent' if saved is None else saved.shape} in the file"
+            )
+            raise self.refuse(
+                wrong, "saved arrays fill one structure", f"{self.label}= as it was when the fit was made"
+            )
+        return jnp.asarray(saved.view(leaf.dtype) if saved.dtype.kind == "V" else saved)
+
+    def _find(self, name: str, base: type, roots: tuple[str, ...]) -> type:
+        module, _, qualname = name.partition(":")
+        found = _import(module) if _root(module) in roots else None
+        for part in qualname.split("."):
+            found = getattr(found, part, None)
+        if not (isinstance(found, type) and issubclass(found, base) and _root(found.__module__) in roots):
+            wrong, because = f"there is no class `{name}`", "the file was written by another version, or by hand"
+            raise self.refuse(wrong, because, "the versions named in fit.json")
+        return found
+
+
+def _import(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        return None
+
+
+def _item(like: Any, key: Any) -> Any:
+    try:
+        return like[key]
+    except (TypeError, KeyError, IndexError):
+        return _MISSING
