@@ -1,0 +1,203 @@
+"""The command `jensen`. Heavy imports are inside the commands."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import JensenError
+
+app = typer.Typer(
+    name="jensen",
+    help="Variational inference: a model in, a posterior and a verdict on it out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+USER_ERROR, UNRELIABLE, INTERRUPTED = 2, 3, 130
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output; all else on standard error.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 3 if the verdict is UNRELIABLE.")]
+Progress = Annotated[bool | None, typer.Option("--progress/--no-progress", help="Default: at a terminal.")]
+Seconds = Annotated[float, typer.Option("--checkpoint-seconds", help="Between two checkpoints, with --out.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What `jensen fit --out` or `Fit.save` wrote.")]
+
+
+@contextlib.contextmanager
+def _guarded(debug: bool, quiet: bool = False) -> Iterator[None]:
+    """Errors made on purpose are shown without a traceback, exit code 2; with `quiet`, prints go to standard error."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr) if quiet else contextlib.nullcontext():
+            yield
+    except JensenError as error:
+        if debug:
+            raise
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        raise typer.Exit(USER_ERROR) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted before there was a result; `jensen resume` goes on from a checkpoint", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _finish(run: dict[str, Any], out: Path | None, json: bool, strict: bool, debug: bool, **how: Any) -> None:
+    """Fit, save, print; the exit code. A fit that cannot be saved is still printed."""
+    from . import runs, show
+
+    failed: JensenError | None = None
+    with _guarded(debug, quiet=json):
+        fit = runs.execute(run, out, **how)
+        try:
+            saved = None if out is None else fit.save(out)
+        except JensenError as error:
+            saved, failed = None, error
+        shown = show.payload(fit, saved) if json else None
+    if json:
+        show.print_json(shown)
+    else:
+        show.print_fit(fit, saved)
+    with _guarded(debug):
+        if failed is not None:
+            raise failed
+    if fit.why == "interrupted":
+        where = f"; jensen resume {out} goes on" if out is not None else ""
+        typer.echo(f"interrupted after {len(fit.history):,} steps{where}", err=True)
+        raise typer.Exit(INTERRUPTED)
+    if strict and str(fit.verdict) == "UNRELIABLE":
+        raise typer.Exit(UNRELIABLE)
+
+
+@app.command()
+def fit(
+    model: Annotated[str, typer.Argument(metavar="MODEL.py[:NAME]", help="A Python file, and the model in it.")],
+    data: Annotated[Path | None, typer.Option(help="A .csv, .npy, .npz or .parquet file.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the fit and its checkpoints.")] = None,
+    family: Annotated[str | None, typer.Option(help="Which q, e.g. full-rank or 'LowRank(rank=3)'.")] = None,
+    objective: Annotated[str | None, typer.Option(help="Which bound, e.g. IWAE or 'Renyi(alpha=0.5)'.")] = None,
+    gradient: Annotated[str | None, typer.Option(help="Which gradient estimator, e.g. leave-one-out.")] = None,
+    plan: Annotated[str | None, typer.Option(help="How draws are made, e.g. antithetic.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="Adam's step size, or name:step size (adam:1e-3).")] = None,
+    n_samples: Annotated[int | None, typer.Option(help="Draws a step (a datum).")] = None,
+    n_steps: Annotated[int | None, typer.Option(help="Optimiser steps. Default: until settled.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows a step.")] = None,
+    n_restarts: Annotated[int, typer.Option(help="Starts run at once, the best one kept.")] = 1,
+    seed: Annotated[int, typer.Option(help="Same seed, same bits.")] = 0,
+    checkpoint_seconds: Seconds = 60.0,
+    early_stop: Annotated[bool | None, typer.Option("--early-stop/--no-early-stop", help="End when settled.")] = None,
+    average: Annotated[bool | None, typer.Option("--average/--no-average", help="Average the last iterates.")] = None,
+    donate: Annotated[bool, typer.Option("--donate", help="Half the memory for the optimiser's state.")] = False,
+    n_draws: Annotated[int, typer.Option(help="Draws the verdict is made from.")] = 4096,
+    x64: Annotated[bool, typer.Option("--x64", help="Double precision.")] = False,
+    progress: Progress = None,
+    strict: Strict = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Fit a model and print its verdict.
+
+    MODEL.py:NAME is a NumPyro function, a jensen model, or a function without arguments that returns a model or
+    (model, data). NAME may be left out if the file has one model, or one called `model`.
+
+    A NumPyro function whose parameters are named like columns of a .csv or .parquet, or arrays of a .npz, gets them by
+    name; any other gets the whole array as its one argument. `--data` replaces the data of a factory.
+
+    Exit codes: 0 the fit is done, whatever its verdict; 2 something in the call is wrong; 3 UNRELIABLE, with --strict;
+    130 interrupted (Ctrl-C or SIGTERM: what there is is saved, and `jensen resume` goes on).
+    """
+    from . import runs
+
+    options = {
+        "family": family, "objective": objective, "gradient": gradient, "plan": plan, "optimizer": optimizer,
+        "n_samples": n_samples, "n_steps": n_steps, "batch_size": batch_size, "n_restarts": n_restarts, "seed": seed,
+        "early_stop": early_stop, "average": average, "donate": donate, "n_draws": n_draws,
+    }  # fmt: skip
+    run = runs.describe(model, data, options, x64)
+    _finish(run, out, json, strict, debug, progress=progress, seconds=checkpoint_seconds)
+
+
+@app.command()
+def resume(
+    folder: Folder,
+    checkpoint_seconds: Seconds = 60.0,
+    progress: Progress = None,
+    strict: Strict = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Go on with a run that was interrupted or killed: the same bits as if it had not been. Exit codes as for `fit`."""
+    from . import runs
+
+    with _guarded(debug):
+        run = runs.read(folder)
+    _finish(run, folder, json, strict, debug, progress=progress, seconds=checkpoint_seconds)
+
+
+@app.command()
+def show(folder: Folder, json: Json = False, debug: Debug = False) -> None:
+    """Print the verdict and summary of a saved fit."""
+    from . import runs
+    from . import show as printing
+
+    with _guarded(debug, quiet=json):
+        fit = runs.load_for_show(folder)
+        shown = printing.payload(fit, folder) if json else None
+    if json:
+        printing.print_json(shown)
+    else:
+        printing.print_fit(fit, folder)
+
+
+@app.command()
+def report(
+    folder: Folder,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: DIR/report.html.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write one self-contained HTML file about a saved fit."""
+    from . import runs
+
+    with _guarded(debug):
+        fit, why_not = runs.load_for_report(folder)
+        if why_not:
+            typer.echo(f"without the model and its data, so without a predictive check:\n{why_not}", err=True)
+        path = fit.report(folder / "report.html" if out is None else out)
+    typer.echo(str(path))
+
+
+@app.command("list")
+def list_parts(
+    axis: Annotated[str | None, typer.Argument(help="model, family, objective, gradient or plan.")] = None,
+    validity: Annotated[
+        bool, typer.Option("--validity", help="Which parts fit together, and why others do not.")
+    ] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the parts a fit can be made of."""
+    from . import catalogue
+    from . import show as printing
+
+    if validity:
+        from .. import cells
+
+        printing.print_json(cells.validity_table()) if json else typer.echo(cells.markdown())
+        return
+    with _guarded(debug):
+        found = catalogue.parts(axis)
+    if json:
+        printing.print_json(found)
+        return
+    for name, rows in found.items():
+        typer.echo(f"\n{name}")
+        printing.print_table(
+            ["name", "what it is", "facts"], [[r["name"], r["about"], " ".join(r["facts"])] for r in rows]
+        )
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()

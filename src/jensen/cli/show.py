@@ -1,0 +1,107 @@
+"""What the commands print: for people on a terminal, plain in a pipe, or one JSON object."""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..fit.result import Fit
+
+ROWS = 40  # of a summary, at most
+COLOURS = {"RELIABLE": "green", "DOUBTFUL": "yellow", "UNRELIABLE": "red"}
+
+
+def payload(fit: "Fit", saved: Path | None) -> dict[str, Any]:
+    """The fit as JSON; numbers that JSON lacks are null."""
+    d = fit.diagnosis
+    table = fit.summary()
+    return _finite(
+        {
+            "verdict": str(fit.verdict),
+            "reasons": fit.reasons,
+            "khat": d.khat,
+            "ess": d.ess,
+            "elbo": d.elbo,
+            "elbo_se": d.elbo_se,
+            "log_evidence": d.log_evidence,
+            "log_evidence_se": d.log_evidence_se,
+            "n_steps": len(fit.history),
+            "why": fit.why,
+            "seconds": fit.seconds,
+            "step_size": fit.step_size,
+            "seed": fit.seed,
+            "options": fit.options,
+            "trail": [vars(a) for a in fit.trail],
+            "summary": {str(name): row for name, row in table.to_dict("index").items()},
+            "saved": None if saved is None else str(saved),
+        }
+    )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+
+
+def print_fit(fit: "Fit", saved: Path | None) -> None:
+    """Verdict, reasons, summary, where it was saved."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    verdict, d = str(fit.verdict), fit.diagnosis
+    parts = f"   {fit.options['model']}, {fit.options['family']}"
+    console.print(Text(verdict, f"bold {COLOURS[verdict]}") + Text(parts))
+    for reason in fit.reasons:
+        console.print(Text(f"  - {reason}"))
+    numbers = f"  elbo {d.elbo:,.2f}   k-hat {d.khat:.2f}   {len(fit.history):,} steps, {fit.seconds:.1f} s   {fit.why}"
+    console.print(Text(numbers))
+    table = fit.summary()
+    rows = [[str(name), *(f"{v:.4g}" for v in row)] for name, row in zip(table.index, table.to_numpy(), strict=True)]
+    print_table(["parameter", *table.columns], rows[:ROWS])
+    if len(rows) > ROWS:
+        console.print(Text(f"... and {len(rows) - ROWS} more: --json, or fit.summary() in Python"))
+    if saved is not None:
+        console.print(Text(f"saved in {saved}: jensen show, jensen report, jensen.load({str(saved)!r})"))
+
+
+def print_table(columns: list[str], rows: list[list[str]]) -> None:
+    """With lines on a terminal; aligned text in a pipe."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    if console.is_terminal:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table()
+        for i, name in enumerate(columns):
+            table.add_column(
+                name, justify="left" if i == 0 else "right" if len(rows) and _number(rows[0][i]) else "left"
+            )
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        Console(highlight=False).print(table)
+        return
+    widths = [max(len(r[i]) for r in [columns, *rows]) for i in range(len(columns))]
+    for row in [columns, *rows]:
+        sys.stdout.write("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() + "\n")
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
