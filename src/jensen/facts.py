@@ -21,6 +21,7 @@ class Fact(enum.Enum):
     ENUMERABLE = "the support can be listed"
     ENTROPY = "the entropy has a closed form"
     MOMENTS = "marginal means and variances have a closed form"
+    MOMENT_LOG_PROB = "the mean of log q under another law is a function of that law's means and variances"
     PRODUCT = "q is a product over named sites"
     LOCAL = "q has a part of its own for each row of data"
     TYPED_NOISE = "the noise is made of independent normals and uniforms"

@@ -11,6 +11,9 @@ from .models.base import AbstractModel
 from .objectives.base import AbstractObjective
 
 
+_OF_KIND = {"real": "MeanField()", "binary": "Bernoulli()", "category": "Categorical()"}
+
+
 class Composition(NamedTuple):
     """What gradient VI is asked to do. `minibatched`: not all rows at every step."""
 
@@ -53,18 +56,13 @@ def refusals(c: Composition) -> list[tuple[str, str, str]]:
 
 def _wrong_supports(c: Composition) -> list[tuple[str, str, str]]:
     """A continuous q over a discrete latent, or the reverse, where the model tells what its latents are."""
-    kinds = {**getattr(c.model, "site_kinds", {}), **getattr(c.model, "local_site_kinds", {})}
-    factors = getattr(c.family, "sites", {})
-    own = {s: q.facts for n, q in factors.items() for s in ((n,) if isinstance(n, str) else n)}
     out = []
-    for site, kind in kinds.items():
-        facts = own.get(site, c.family.facts)
-        wrong = Fact.ENUMERABLE if kind == "real" else Fact.REPARAMETERISED
-        if wrong in facts:
-            right = "MeanField()" if kind == "real" else "Bernoulli(), or Categorical() for one-hot latents"
-            needs = f"q over the support of `{site}`, which is {kind}; `{_name(c.family)}` (family) is not"
-            because = "log p and log q would be densities of different kinds, and their ratio no bound on anything"
-            out.append((needs, because, right))
+    for part, kinds in ((c.family, "site_kinds"), (getattr(c.family, "local", None), "local_site_kinds")):
+        for site, kind in getattr(c.model, kinds, {}).items() if part is not None else ():
+            if part.kind_of(site) != kind:
+                needs = f"q over the support of `{site}`, which is {kind}; `{_name(part)}` (family) is {part.kind_of(site)}"
+                because = "log p and log q would be densities of different kinds, and their ratio no bound on anything"
+                out.append((needs, because, _OF_KIND[kind]))
     return out
 
 

@@ -71,7 +71,9 @@ class Layout:
         """(size,) to the tree."""
         if len(self.shapes) == 1:
             return jax.tree.unflatten(self.treedef, [vector.reshape(self.shapes[0])])
-        parts = [vector[a:b].reshape(s) for a, b, s in zip(self._offsets[:-1], self._offsets[1:], self.shapes, strict=True)]
+        parts = [
+            vector[a:b].reshape(s) for a, b, s in zip(self._offsets[:-1], self._offsets[1:], self.shapes, strict=True)
+        ]
         return jax.tree.unflatten(self.treedef, parts)
 
     def ravel(self, tree: PyTree) -> Array:

@@ -59,8 +59,8 @@ class GlobalLocal(AbstractFamily):
     Reference:  Hoffman, Blei, Wang and Paisley (2013), section 2.  [hoffman2013svi]
     """
 
-    top: AbstractDistribution
-    local: AbstractFamily
+    top: AbstractDistribution = eqx.field(default_factory=MeanField)
+    local: AbstractFamily = eqx.field(default_factory=Table)
 
     @property
     def facts(self):

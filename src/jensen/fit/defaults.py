@@ -20,14 +20,20 @@ ENUMERABLE_STATES = 256
 
 def named(kind: str, value: Any, choices: dict[str, Any]) -> Any:
     """A part by its name, made with its defaults; anything but a string is returned as it is."""
-    if isinstance(value, type):
-        return value()
-    if not isinstance(value, str):
+    part = value
+    if isinstance(value, str):
+        key = value.lower().replace("-", "").replace("_", "")
+        part = next((c for name, c in choices.items() if name.lower() == key), None)
+    elif value is None or isinstance(value, eqx.Module):
         return value
-    key = value.lower().replace("-", "").replace("_", "")
-    for name, part in choices.items():
-        if name.lower() == key:
+    elif value not in choices.values():
+        part = None
+    if part is not None:
+        try:
             return part()
+        except TypeError as error:
+            because, instead = f"{part.__name__} needs arguments", f"{kind}={part.__name__}(...), an object"
+            raise OptionError(explain(f"{kind}={value!r}", str(error), because, instead)) from error
     raise OptionError(
         explain(
             f"{kind}={value!r}",
@@ -40,7 +46,11 @@ def named(kind: str, value: Any, choices: dict[str, Any]) -> Any:
 
 def exported(package: Any) -> dict[str, type]:
     """The classes a package exports: its vocabulary."""
-    return {n: c for n, c in vars(package).items() if isinstance(c, type) and issubclass(c, eqx.Module)}
+    return {
+        n: c
+        for n, c in vars(package).items()
+        if isinstance(c, type) and issubclass(c, eqx.Module) and not n.startswith("Abstract")
+    }
 
 
 _BY_KIND = {"real": families.MeanField, "binary": families.Bernoulli, "category": families.Categorical}

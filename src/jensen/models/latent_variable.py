@@ -80,15 +80,9 @@ class LatentVariable(AbstractModel):
 
     @property
     def site_kinds(self) -> dict[str, str]:
-        """ "real" or "discrete", a site of the prior each (one called "z" if it has no sites)."""
-        sites = getattr(self._prior, "sites", {"z": self._prior})
-        names = [(s, q) for n, q in sites.items() for s in ((n,) if isinstance(n, str) else n)]
-        return {s: "discrete" if Fact.ENUMERABLE in q.facts else "real" for s, q in names}
-
-    @property
-    def site_kinds(self) -> dict[str, str]:
-        """The prior's kind of draws, which q's must share."""
-        return {"z": self._prior.kind_of("z")}
+        """The prior's kind of draws, which q's must share; one site called "z" if the prior names none."""
+        names = [s for n in getattr(self._prior, "sites", ["z"]) for s in ((n,) if isinstance(n, str) else n)]
+        return {s: self._prior.kind_of(s) for s in names}
 
     def log_density(self, z, x):
         return self._prior.log_prob(z) + self.log_likelihood(z, x)

@@ -1,0 +1,278 @@
+"""Small examples of every exported class: what `jensen.cells` and the conformance tests are made of.
+
+A new exported class needs one line in a table below; a test says so. Families come unsized; models are made for the
+latents a family is for.
+"""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+from jaxtyping import Array
+
+from . import families, gradients, models, objectives
+from .facts import Fact
+from .families import Amortised, Bernoulli, Categorical, FullRank, GlobalLocal, LowRank, MeanField, Product, Table
+from .families.base import AbstractFamily
+from .gradients import DoublyReparameterised, Enumerate, LeaveOneOut, Pathwise, ScoreFunction, Sitewise, plans
+from .gradients.base import AbstractEstimator
+from .gradients.plans import AbstractPlan
+from .models import LatentVariable, LogDensity
+from .models.base import AbstractModel
+from .objectives import CUBO, ELBO, IWAE, Renyi
+from .objectives.base import AbstractObjective
+from .tree import split_trainable
+
+N_ROWS = 4
+
+
+class Example(NamedTuple):
+    """One object of an exported class.
+
+    latents: which latents a family is for, a key of `LATENTS`.   also: others to try it on, wrapped or refused.
+    """
+
+    name: str
+    part: Any
+    latents: str = ""
+    also: tuple[str, ...] = ()
+
+
+class Setting(NamedTuple):
+    """A model with its data; `minibatched`: a step sees two of the rows."""
+
+    name: str
+    model: AbstractModel
+    rows: Any
+    minibatched: bool
+
+
+# ---- the example tables: class name -> examples ---------------------------------------------------------------------
+
+
+def family_examples() -> dict[str, list[Example]]:
+    """Unsized families; they start far from the posterior, so that no gradient vanishes."""
+    normal = lambda: MeanField(scale=1.0)
+    table = Example("GlobalLocal(MeanField, Table)", GlobalLocal(normal(), Table(normal())), "rows", ("real",))
+    amortised = lambda q, n: Amortised(q, Reader(0.25 * jnp.sin(1.0 + jnp.arange(2.0 * n)).reshape(2, n)))
+    mixed = lambda: Product({"w": normal(), "b": Bernoulli()})
+    return {
+        "MeanField": [Example("MeanField", normal(), "real", ("rows",))],
+        "FullRank": [Example("FullRank", FullRank(scale=1.0), "real")],
+        "LowRank": [Example("LowRank", LowRank(rank=1, scale=1.0), "real")],
+        "Bernoulli": [Example("Bernoulli", Bernoulli(), "binary")],
+        "Categorical": [Example("Categorical", Categorical(), "category")],
+        "Product": [Example("Product(MeanField, Bernoulli)", mixed(), "mixed")],
+        "Amortised": [
+            Example("Amortised(MeanField)", amortised(normal(), 4), "real", ("rows",)),
+            Example("Amortised(Bernoulli)", amortised(Bernoulli(), 2), "binary"),
+            Example("Amortised(Product)", amortised(mixed(), 4), "mixed"),
+        ],
+        "Table": [table],
+        "GlobalLocal": [
+            table,
+            Example("GlobalLocal(MeanField, Amortised)", GlobalLocal(normal(), amortised(normal(), 2)), "rows"),
+            Example(
+                "GlobalLocal(MeanField, Table(Bernoulli))",
+                GlobalLocal(normal(), Table(Product({"z": Bernoulli()}))),
+                "rows",
+            ),
+        ],
+    }
+
+
+def objective_examples() -> dict[str, list[Example]]:
+    return {
+        "ELBO": [Example("ELBO()", ELBO())] + [Example(f'ELBO("{e}")', ELBO(e)) for e in ("entropy", "kl")],
+        "IWAE": [Example("IWAE()", IWAE())],
+        "Renyi": [Example(f"Renyi({a})", Renyi(a)) for a in (0.5, 1.0)],
+        "CUBO": [Example("CUBO()", CUBO())],
+    }
+
+
+def gradient_examples() -> dict[str, list[Example]]:
+    plain = {c.__name__: [Example(f"{c.__name__}()", c())] for c in (Pathwise, DoublyReparameterised, LeaveOneOut)}
+    score = [Example(f"ScoreFunction({b!r})", ScoreFunction(b)) for b in ("none", 0.5, "running-mean", "regression")]
+    each = lambda w: Example(f"Sitewise(w: {type(w).__name__}, b: LeaveOneOut)", Sitewise({"w": w, "b": LeaveOneOut()}))
+    rest = {"Sitewise": [each(Pathwise()), each(LeaveOneOut())], "Enumerate": [Example("Enumerate()", Enumerate())]}
+    return plain | {"ScoreFunction": score} | rest
+
+
+def plan_examples() -> dict[str, list[Example]]:
+    every = (plans.IID, plans.Antithetic, plans.Stratified, plans.QuasiMonteCarlo, plans.CommonRandomNumbers)
+    return {c.__name__: [Example(f"{c.__name__}()", c())] for c in every}
+
+
+def exported(package: ModuleType, base: type) -> dict[str, type]:
+    """The concrete classes a package exports: its vocabulary."""
+    public = {n: c for n, c in vars(package).items() if not n.startswith(("_", "Abstract"))}
+    return {n: c for n, c in public.items() if isinstance(c, type) and issubclass(c, base)}
+
+
+AXES: dict[str, tuple[ModuleType, type, Callable]] = {
+    "family": (families, AbstractFamily, family_examples),
+    "objective": (objectives, AbstractObjective, objective_examples),
+    "gradient": (gradients, AbstractEstimator, gradient_examples),
+    "plan": (plans, AbstractPlan, plan_examples),
+}
+
+
+def missing() -> list[str]:
+    """Exported classes without an example."""
+    shown = {type(s.model).__name__ for latents in LATENTS for s in settings(latents)}
+    out = [f"models.{n}" for n in exported(models, AbstractModel) if n not in shown]
+    return out + [f"{a}: {n}" for a, (p, base, e) in AXES.items() for n in exported(p, base) if not e().get(n)]
+
+
+def examples(axis: str) -> dict[str, Example]:
+    """Examples of the exported classes on one axis, by name."""
+    package, base, make = AXES[axis]
+    table = make()
+    return {e.name: e for n in exported(package, base) for e in table.get(n, ())}
+
+
+# ---- models, for any latents ----------------------------------------------------------------------------------------
+
+LATENTS: dict[str, Any] = {
+    "real": (2,),
+    "binary": (2,),
+    "category": (3,),
+    "mixed": {"b": (2,), "w": (1,)},
+    "rows": (1,),
+}
+
+
+def _vector(z: Any) -> Array:
+    return jnp.concatenate([jnp.ravel(a) for a in jax.tree.leaves(z)])
+
+
+class Reader(eqx.Module):
+    """An encoder."""
+
+    weight: Array
+
+    def __call__(self, row):
+        return (row["x"] if isinstance(row, dict) else row) @ self.weight
+
+
+class Curve(eqx.Module):
+    """A log density near the families' starting points, neither Gaussian nor separable; `theta` is trained."""
+
+    theta: Array
+
+    def __call__(self, z):
+        v = _vector(z)
+        return self.theta @ v - 0.6 * v @ v + 0.25 * jnp.sin(1.5 * v.sum()) + 0.3 * jnp.prod(jnp.cos(v))
+
+
+class Blind(eqx.Module):
+    """The same, but no derivative in z passes."""
+
+    fn: Curve
+
+    def __call__(self, z):
+        return self.fn(stop_gradient(z))
+
+
+class RowTerm(eqx.Module):
+    """log p(row | z)."""
+
+    theta: Array
+
+    def __call__(self, z, row):
+        mean = jnp.sin(self.theta * _vector(z)).sum()
+        return -0.15 * (row["x"][0] - mean) ** 2 + 0.2 * row["x"][1] * mean
+
+
+class RowJoint(eqx.Module):
+    """log p(z, row)."""
+
+    prior: Curve
+    term: RowTerm
+
+    def __call__(self, z, row):
+        return self.prior(z) + self.term(z, row)
+
+
+class Affine(eqx.Module):
+    """A decoder."""
+
+    weight: Array
+    bias: Array
+
+    def __call__(self, z):
+        return jnp.tanh(_vector(z)) @ self.weight + self.bias
+
+
+class Hierarchy(AbstractModel):
+    """A global latent g, and a latent z for each row: p(g) prod_i p(z_i, x_i | g)."""
+
+    top: Curve
+    term: RowTerm
+    facts: ClassVar = frozenset({Fact.DIFFERENTIABLE, Fact.EXACT_LOG_WEIGHT, Fact.MINIBATCH})
+    plated: ClassVar = False
+
+    @property
+    def latents(self):
+        return {"g": jax.ShapeDtypeStruct((1,), self.top.theta.dtype)}
+
+    @property
+    def local_latents(self):
+        return {"z": jax.ShapeDtypeStruct((1,), self.top.theta.dtype)}
+
+    def log_density(self, z, x):
+        row = lambda z, row: -0.6 * (z[0] - 0.5 * z_top[0]) ** 2 + self.term(z, row)
+        z_top = z["g"]
+        terms = jax.vmap(row)(z["z"], x.rows)
+        return self.top(z["g"]) + (terms if x.weight is None else x.weight * terms).sum()
+
+    def constrain(self, z):
+        return z
+
+
+def _prior(latents: str) -> Any:
+    normal, bernoulli = MeanField((2,), loc=jnp.array([0.3, -0.2]), scale=0.9), Bernoulli([0.4, -0.7])
+    by_name = {"real": normal, "binary": bernoulli, "category": Categorical([0.3, -0.5, 0.1])}
+    return by_name.get(latents) or Product({"w": MeanField((1,), scale=0.9), "b": bernoulli})
+
+
+def rows() -> dict[str, Array]:
+    x = jnp.array([[0.7, 0.5], [-0.9, 0.0], [0.4, -0.6], [1.1, 0.3]])
+    return {"x": x, "index": jnp.arange(N_ROWS)}
+
+
+def settings(latents: str) -> list[Setting]:
+    """The models of each kind over these latents."""
+    if latents == "rows":
+        model = Hierarchy(Curve(jnp.array([0.4])), RowTerm(jnp.array([1.2])))
+        two = jax.tree.map(lambda a: a[:2], rows())
+        return [
+            Setting("global and local, all rows", model, two, False),
+            Setting("global and local, minibatch", model, rows(), True),
+        ]
+    shape = LATENTS[latents]
+    size = sum(jnp.zeros(s).size for s in (shape.values() if isinstance(shape, dict) else [shape]))
+    curve, term = Curve(jnp.linspace(0.5, -0.4, size)), RowTerm(jnp.linspace(1.1, 0.6, size))
+    data = rows()
+    decoder = Affine(0.6 * jnp.sin(jnp.arange(2.0 * size)).reshape(size, 2), jnp.array([0.1, -0.3]))
+    return [
+        Setting("global", LogDensity(curve, shape), None, False),
+        Setting("global, not differentiable", LogDensity(Blind(curve), shape, differentiable=False), None, False),
+        Setting("global, all rows", LogDensity(curve, shape, log_likelihood=term), data, False),
+        Setting("global, minibatch", LogDensity(curve, shape, log_likelihood=term), data, True),
+        Setting("local, minibatch", LogDensity(RowJoint(curve, term), shape, local=True), data, True),
+        Setting(
+            "decoder, minibatch", LatentVariable(_prior(latents), decoder, "gaussian", shape=(2,)), data["x"], True
+        ),
+    ]
+
+
+def generic(tree: Any) -> Any:
+    """The tree with its trained arrays moved off their special starting values."""
+    trained, rest = split_trainable(tree)
+    shift = lambda a: a + 0.2 * jnp.sin(1.0 + 3 * jnp.arange(a.size)).reshape(a.shape)
+    return eqx.combine(jax.tree.map(shift, trained), rest)

@@ -1,0 +1,31 @@
+"""All cells, and the few that the default run holds to the reference: a pairwise cover of the axes."""
+
+import heapq
+import itertools
+
+import jax
+
+from jensen.cells import compositions, reasons
+
+with jax.enable_x64(True):
+    CELLS = {cell: (made, setting.rows) for cell, made, setting in compositions()}
+REFUSALS = {cell: why for cell, (made, _) in CELLS.items() if (why := reasons(made))}
+VALID = [cell for cell in CELLS if cell not in REFUSALS]
+
+
+def pairwise(cells: list) -> list:
+    """A greedy pairwise cover; no randomness. Gains only shrink, so a stale one is recomputed when it comes up."""
+    pairs = {cell: set(itertools.combinations(enumerate(cell), 2)) for cell in cells}
+    missing = set().union(*pairs.values())
+    queue = [(-len(p), i) for i, p in enumerate(pairs.values())]
+    heapq.heapify(queue)
+    out = []
+    while missing:
+        _, i = heapq.heappop(queue)
+        gain = len(pairs[cells[i]] & missing)
+        if queue and -queue[0][0] > gain:
+            heapq.heappush(queue, (-gain, i))
+            continue
+        missing -= pairs[cells[i]]
+        out.append(cells[i])
+    return out

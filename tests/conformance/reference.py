@@ -1,0 +1,113 @@
+"""Exact objectives and gradients of small compositions: sums over states, Gauss-Hermite quadrature, products of both.
+
+The gradient in q's parameters is taken through the probabilities of fixed atoms (the score form), never through the
+draws: no path estimator shares its route, and a model need not be differentiable in z.
+"""
+
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jax.lax import stop_gradient
+
+from jensen.batch import Batch
+from jensen.facts import Fact
+from jensen.families.noise import StandardNormal, is_law
+from jensen.tree import length, split_trainable
+
+NODES = {1: 40, 2: 24, 3: 10, 5: 9}  # a dimension, for so many dimensions
+FAST = {"xla_backend_optimization_level": 0}  # compiling is what these tests cost
+
+
+class Exact(NamedTuple):
+    value: float  # the objective's
+    grad: np.ndarray  # of the loss, in all parameters of (model, family), raveled
+
+
+class Atoms(NamedTuple):
+    """Points of a draw and their weights: sum_i weight_i f(draw_i) = E f(draw)."""
+
+    draws: Any
+    weights: Any
+
+
+def atoms(q: Any, nodes: dict[int, int] = NODES) -> Atoms:
+    """Of any distribution of the examples, by its structure."""
+    if hasattr(q, "rows"):  # global latents, and local ones of each row
+        parts = [atoms(q.top, nodes)] + [atoms(_row(q.rows, i), nodes) for i in range(length(q.rows))]
+        if all(Fact.REPARAMETERISED in part.facts for part in (q.top, q.rows)):
+            return _quadrature(q, nodes)
+        index, weights = _product([p.weights for p in parts])
+        take = lambda i: jax.tree.map(lambda a: a[index[:, i]], parts[i].draws)
+        local = jax.tree.map(lambda *a: jnp.stack(a, 1), *[take(i) for i in range(1, len(parts))])
+        return Atoms({**take(0), **local}, weights)
+    if hasattr(q, "sites"):
+        parts = [atoms(factor, nodes) for factor in q.factors]
+        index, weights = _product([p.weights for p in parts])
+        taken = [jax.tree.map(lambda a, i=i: a[index[:, i]], p.draws) for i, p in enumerate(parts)]
+        return Atoms(dict(zip(q.names, taken, strict=True)), weights)
+    if Fact.ENUMERABLE in q.facts:
+        states = q.support()
+        return Atoms(states, jnp.exp(jax.vmap(q.log_prob)(states)))
+    return _quadrature(q, nodes)
+
+
+def _row(rows: Any, i: int) -> Any:
+    return jax.tree.map(lambda a: a[i] if eqx.is_array(a) else a, rows)
+
+
+def _product(weights: list) -> tuple[np.ndarray, Any]:
+    index = np.array(list(itertools.product(*[range(len(w)) for w in weights])))
+    return index, math.prod([w[index[:, i]] for i, w in enumerate(weights)])
+
+
+def _quadrature(q: Any, nodes: dict[int, int]) -> Atoms:
+    """Gauss-Hermite for an affine transform of normal noise, which is a Gaussian of the latent's own dimension."""
+    law = q.noise_law()
+    assert all(isinstance(one, StandardNormal) for one in jax.tree.leaves(law, is_leaf=is_law)), "add a quadrature"
+    zero, unravel_noise = ravel_pytree(jax.tree.map(lambda one: jnp.zeros(one.shape), law, is_leaf=is_law))
+    _, unravel = ravel_pytree(q.transform(unravel_noise(zero)))
+    affine = lambda e: ravel_pytree(q.transform(unravel_noise(e)))[0]
+    mean, slope = affine(zero), jax.jacfwd(affine)(zero)
+    d = len(mean)
+    x, w = np.polynomial.hermite_e.hermegauss(nodes[d])
+    grid = np.array(list(itertools.product(x, repeat=d)))
+    weights = np.array(list(itertools.product(w / w.sum(), repeat=d))).prod(1)
+    return Atoms(jax.vmap(unravel)(mean + grid @ jnp.linalg.cholesky(slope @ slope.T).T), jnp.asarray(weights))
+
+
+def _expectation(model: Any, q: Any, objective: Any, x: Any, n_samples: int, nodes: dict[int, int]) -> Any:
+    """E reduce(log-weights of K draws) + exact, for one datum (or one batch under global latents)."""
+    draws, weights = jax.tree.map(stop_gradient, atoms(q, nodes))
+    log_q = jax.vmap(q.log_prob)(draws)
+    p = weights * jnp.exp(log_q - stop_gradient(log_q))  # value: the weight; gradient: weight times score
+    log_w = jax.vmap(lambda d: objective.log_weight(model, q.latent(d), q.log_ratio(d), x))(draws)
+    exact = objective.exact(model, q, x)
+    if n_samples == 1 or Fact.LINEAR in objective.facts:
+        return (p * jax.vmap(lambda l: objective.reduce(l[None]))(log_w)).sum() + exact
+    assert n_samples == 2, "nonlinear objectives are enumerated over pairs of draws"
+    pairs = jax.vmap(lambda a: jax.vmap(lambda b: objective.reduce(jnp.stack([a, b])))(log_w))(log_w)
+    return p @ pairs @ p + exact
+
+
+def exact(composition: Any, rows: Any, nodes: dict[int, int] = NODES) -> Exact:
+    """On all rows of the data, whatever the minibatch."""
+    c = composition
+    diff, rest = split_trainable((c.model, c.family))
+
+    def objective(diff):
+        model, family = eqx.combine(diff, rest)
+        one = lambda q, x: _expectation(model, q, c.objective, x, c.n_samples, nodes)
+        if not model.plated:
+            batch = Batch(rows)
+            return one(family(batch), batch)
+        each = [jax.tree.map(lambda a, i=i: a[i], rows) for i in range(length(rows))]
+        return sum(one(family(x), x) for x in each)
+
+    value, grad = jax.jit(jax.value_and_grad(objective), compiler_options=FAST)(diff)
+    return Exact(float(value), -c.objective.sense * np.asarray(ravel_pytree(grad)[0]))
