@@ -315,7 +315,6 @@ def pythae_trainer(context):
 def jensen_fit(context):
     """`jensen.fit` of a decoder and an amortised mean field, closed-form KL, with its progress bar; the loop's time."""
     import jax
-    import optax
 
     import jensen as jn
 
@@ -327,10 +326,10 @@ def jensen_fit(context):
         model = jn.models.LatentVariable.mlp(jax.random.key(seed), LATENT, (DIM,), "bernoulli", hidden=(HIDDEN, HIDDEN))
         fit = jn.fit(
             model, data, family=jn.families.Amortised(hidden=(HIDDEN, HIDDEN)), objective=jn.objectives.ELBO("kl"),
-            gradient=jn.gradients.Pathwise, optimizer=optax.adam(RATE), n_samples=1, n_steps=1500, batch_size=BATCH,
+            gradient=jn.gradients.Pathwise, optimizer=RATE, n_samples=1, n_steps=3000, batch_size=BATCH,
             seed=seed, progress=True,
         )  # fmt: skip
         run.seconds += fit.trail[0].seconds
-        return 1500
+        return 3000
 
     return run

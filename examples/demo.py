@@ -38,7 +38,9 @@ def posterior(folder: Path) -> Path:
     fit = jn.fit(jn.from_numpyro(logistic_regression, X, y))
     print(f"{fit}\n\n{time.perf_counter() - began:.1f} s in all, compilation included. Tried:")
     for a in fit.trail:
-        print(f"  {a.family:<10} {a.verdict:<10} k-hat {a.khat:5.2f}   ELBO {a.elbo:9.2f} nats   {a.seconds:.2f} s   {a.why}")
+        print(
+            f"  {a.family:<10} {a.verdict:<10} k-hat {a.khat:5.2f}   ELBO {a.elbo:9.2f} nats   {a.seconds:.2f} s   {a.why}"
+        )
     summary = fit.summary()
     strongest = summary.loc[[r for r in summary.index if r.startswith("w")]]
     strongest = strongest.reindex(strongest["mean"].abs().sort_values(ascending=False).index)[:5]

@@ -61,7 +61,9 @@ def main() -> None:
         parser.error(f"--root: `{options.root}` is not a folder; it must hold posteriordb's data/, stan/ and draws/")
     jax.config.update("jax_enable_x64", options.x64)
     rows = []
-    print(f"{'posterior':42s} {'mean':>7s} {'sd':>6s} {'k-hat':>6s} {'ESS':>5s} {'verdict':10s} {'family':9s} {'seconds':>7s}")
+    print(
+        f"{'posterior':42s} {'mean':>7s} {'sd':>6s} {'k-hat':>6s} {'ESS':>5s} {'verdict':10s} {'family':9s} {'seconds':>7s}"
+    )
     for name in options.name or names():
         for seed in range(options.seeds):
             r = row(name, options.root, seed)

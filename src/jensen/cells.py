@@ -129,7 +129,7 @@ def markdown() -> str:
 
 
 def _plan_grids(table: list[dict], names: dict[str, list[str]], mark: Callable) -> list[str]:
-    chosen = dict.fromkeys(names["gradient"], ("global", "MeanField"))
+    chosen: dict[str, tuple[str, str]] = dict.fromkeys(names["gradient"], ("global", "MeanField"))
     chosen |= {g: ("global", "Product(MeanField, Bernoulli)") for g in names["gradient"] if g.startswith("Sitewise")}
     chosen["Enumerate()"] = ("global", "Bernoulli")
     rows = [r for r in table if chosen[r["gradient"]] == (r["model"], r["family"])]

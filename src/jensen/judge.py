@@ -10,7 +10,6 @@ from .gradients.plans import AbstractPlan
 from .models.base import AbstractModel
 from .objectives.base import AbstractObjective
 
-
 _OF_KIND = {"real": "MeanField()", "binary": "Bernoulli()", "category": "Categorical()"}
 
 
@@ -58,9 +57,12 @@ def _wrong_supports(c: Composition) -> list[tuple[str, str, str]]:
     """A continuous q over a discrete latent, or the reverse, where the model tells what its latents are."""
     out = []
     for part, kinds in ((c.family, "site_kinds"), (getattr(c.family, "local", None), "local_site_kinds")):
-        for site, kind in getattr(c.model, kinds, {}).items() if part is not None else ():
-            if part.kind_of(site) != kind:
-                needs = f"q over the support of `{site}`, which is {kind}; `{_name(part)}` (family) is {part.kind_of(site)}"
+        if part is None:
+            continue
+        for site, kind in getattr(c.model, kinds, {}).items():
+            mine = part.kind_of(site)
+            if mine != kind:
+                needs = f"q over the support of `{site}`, which is {kind}; `{_name(part)}` (family) is {mine}"
                 because = "log p and log q would be densities of different kinds, and their ratio no bound on anything"
                 out.append((needs, because, _OF_KIND[kind]))
     return out

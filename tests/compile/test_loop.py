@@ -47,7 +47,7 @@ def test_second_fit_compiles_nothing():
     quick(make(), X, optimizer=optax.adam(1e-2))
     before = dict(loop.TRACES)
     quick(make(), X[::-1].copy(), optimizer=optax.adam(1e-2), seed=7, n_steps=123)
-    assert loop.TRACES == before
+    assert before == loop.TRACES
 
 
 def test_another_captured_value_compiles_again():
@@ -61,7 +61,9 @@ def test_another_captured_value_compiles_again():
 def test_optimiser_equality():
     assert Optimiser(optax.adam(1e-2)) == Optimiser(optax.adam(1e-2))
     assert Optimiser(optax.adam(1e-2)) != Optimiser(optax.adam(1e-3))
-    assert Optimiser(optax.chain(optax.clip(1.0), optax.sgd(0.1))) == Optimiser(optax.chain(optax.clip(1.0), optax.sgd(0.1)))
+    assert Optimiser(optax.chain(optax.clip(1.0), optax.sgd(0.1))) == Optimiser(
+        optax.chain(optax.clip(1.0), optax.sgd(0.1))
+    )
 
 
 @pytest.mark.parametrize("batch_size", [None, 10])

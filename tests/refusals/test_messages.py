@@ -47,7 +47,7 @@ REFUSED = {
         """`Pathwise` cannot estimate the gradient of `IWAE` for `MeanField` and `LogDensity`:
   - needs: the log-weight is exact, not a minibatch estimate under a global latent; `LogDensity` (model) does not provide it.
     because: `IWAE`: it is nonlinear in the log-weights, and a nonlinear function of a minibatch estimate is biased
-    instead: ELBO(), or batch_size=None (all rows at every step)""",  # noqa: E501
+    instead: ELBO(), or batch_size=None (all rows at every step)""",
         [{"objective": ELBO()}, {"minibatched": False}],
     ),
     "one draw, compared with itself": (

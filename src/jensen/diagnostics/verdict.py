@@ -11,15 +11,12 @@ from jaxtyping import Float
 from .psis import importance_ess, psis
 
 
-class Verdict(str, enum.Enum):
+class Verdict(enum.StrEnum):
     """RELIABLE must be earned; DOUBTFUL: usable with care; UNRELIABLE: do not use the intervals."""
 
     RELIABLE = "RELIABLE"
     DOUBTFUL = "DOUBTFUL"
     UNRELIABLE = "UNRELIABLE"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 KHAT_GOOD, KHAT_USABLE = 0.5, 0.7
@@ -209,18 +206,24 @@ def diagnose_rows(log_w: Float[np.ndarray, "K R"], n_data: int, *, why: str, ski
     if not np.isfinite(log_w).all():
         judge(2, "Some log-weights are not finite.")
     heavy = float((khats > KHAT_USABLE).mean())
-    judge(_graded(heavy, 0.05, 0.25), f"For {heavy:.0%} of {rows} rows k-hat is above {KHAT_USABLE}: q(z | x) misses part of those rows' posteriors"
-          + (" (want at most 5%): use score_samples with more importance samples, IWAE(), or a richer family." if heavy > 0.05 else "."))  # fmt: skip
-    judge(0 if ess > ESS_USABLE else 1, f"Reweighting keeps {ess:.0%} of a row's draws (mean importance ESS).")
+    level = _graded(heavy, 0.05, 0.25)
+    remedy = " (want at most 5%): more importance samples in score_samples, IWAE(), or a richer family" if level else ""
     judge(
-        0,
-        f"The ELBO is {elbo.mean():.2f} nats a row; with {k} importance samples the log-likelihood is {evidence.mean():.2f}, a gap of {gap.mean():.2f}.",
+        level, f"For {heavy:.0%} of {rows} rows k-hat is above {KHAT_USABLE}, where q(z | x) misses posterior{remedy}."
     )
+    judge(0 if ess > ESS_USABLE else 1, f"Reweighting keeps {ess:.0%} of a row's draws (mean importance ESS).")
+    sampled = f"with {k} importance samples the log-likelihood is {evidence.mean():.2f}"
+    judge(0, f"The ELBO is {elbo.mean():.2f} nats a row; {sampled}, a gap of {gap.mean():.2f}.")
     _ending(judge, why, skipped, n_steps, matters=True)
     verdict, reasons = judge.result()
     se = lambda a: float(n_data * a.std() / math.sqrt(rows))
-    details = {"rows": rows, "heavy": heavy, "elbo_per_datum": float(elbo.mean()), "log_likelihood_per_datum": float(evidence.mean()),
-               "khat_quantiles": np.quantile(khats, [0.05, 0.5, 0.95], method="higher").tolist()}  # fmt: skip
+    details = {
+        "rows": rows,
+        "heavy": heavy,
+        "elbo_per_datum": float(elbo.mean()),
+        "log_likelihood_per_datum": float(evidence.mean()),
+        "khat_quantiles": np.quantile(khats, [0.05, 0.5, 0.95], method="higher").tolist(),
+    }
     khat = float(np.quantile(khats, 0.95, method="higher"))  # of infinite ones too: no interpolation
     return Diagnosis(
         verdict,

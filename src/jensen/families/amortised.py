@@ -10,7 +10,7 @@ from jaxtyping import Array, PyTree
 from ..errors import ModelError, explain
 from ..nets import MLP
 from ..tree import Frozen, row_spec, split_trainable
-from .base import AbstractDistribution, AbstractFamily
+from .base import UNSIZED, AbstractDistribution, AbstractFamily
 from .mean_field import MeanField
 
 
@@ -28,7 +28,7 @@ class Amortised(AbstractFamily):
     """
 
     distribution: Frozen[AbstractDistribution]
-    encoder: Callable | None
+    encoder: Callable
     hidden: tuple[int, ...] = eqx.field(static=True)
     activation: str = eqx.field(static=True)
 
@@ -41,7 +41,8 @@ class Amortised(AbstractFamily):
         activation: str = "relu",
     ):
         self.distribution = Frozen(MeanField(scale=1.0) if distribution is None else distribution)
-        self.encoder, self.hidden, self.activation = encoder, tuple(hidden), activation
+        self.encoder = UNSIZED if encoder is None else encoder
+        self.hidden, self.activation = tuple(hidden), activation
 
     @property
     def facts(self):

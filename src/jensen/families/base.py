@@ -5,6 +5,7 @@ them unbatched (one draw, one datum). Batching happens elsewhere, once.
 """
 
 import abc
+from typing import TYPE_CHECKING, Any, Self
 
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
@@ -12,13 +13,20 @@ from jaxtyping import Array, Float, PyTree
 from ..facts import Fact
 from .noise import iid
 
+if TYPE_CHECKING:  # not a field: a checker would want it in `__init__`
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
+
 PLAIN = frozenset({Fact.LOG_PROB, Fact.ZERO_MEAN_SCORE, Fact.DRAW_LOG_PROB, Fact.LOG_RATIO, Fact.TYPED_NOISE})
+
+UNSIZED: Any = None  # what an array or a layout is until `bind` sizes it
 
 
 class AbstractFamily(eqx.Module):
     """A conditional distribution is a call: `family(x)` is the distribution for datum (or batch) x."""
 
-    facts: eqx.AbstractVar[frozenset]
+    facts: AbstractVar[frozenset]
 
     @abc.abstractmethod
     def __call__(self, x: PyTree) -> "AbstractDistribution": ...
@@ -28,7 +36,7 @@ class AbstractFamily(eqx.Module):
         """What its draws of a (global) site are: "real", "binary" (0. and 1.) or "category" (one-hot)."""
 
     @abc.abstractmethod
-    def bind(self, latents: PyTree, rows: PyTree, key: Array) -> "AbstractFamily":
+    def bind(self, latents: PyTree, rows: PyTree, key: Array) -> Self:
         """The family sized for `latents` (tree of ShapeDtypeStruct); checks the shape if it already has one.
 
         Arguments:  rows: the data (leading axis N; shapes suffice) for a conditional family, else None; key: starting values.
@@ -76,14 +84,22 @@ class AbstractDistribution(AbstractFamily):
     def __call__(self, x: PyTree = None) -> "AbstractDistribution":
         return self
 
+    if TYPE_CHECKING:  # only where a fact says so
+
+        def entropy(self) -> Array: ...  # ENTROPY
+
+        def moments(self) -> tuple[PyTree, PyTree]: ...  # MOMENTS: (mean, variance), each in the latent's tree
+
+        def support(self) -> PyTree: ...  # ENUMERABLE: all draws on a leading axis
+
+        def expected_log_prob(self, mean: PyTree, variance: PyTree) -> Array: ...  # MOMENT_LOG_PROB: to be a prior
+
+        @property
+        def sites(self) -> dict[Any, "AbstractDistribution"]: ...  # PRODUCT: the factors
+
 
 class AbstractPlain(AbstractDistribution):
-    """A draw is the latent itself.
-
-    Where a fact says so, a plain distribution also has: `entropy()` (ENTROPY), `moments()` -> (mean, variance) in
-    the latent's tree (MOMENTS), `support()` -> all draws on a leading axis (ENUMERABLE), and, to serve as a prior,
-    `expected_log_prob(mean, variance)` (MOMENT_LOG_PROB).
-    """
+    """A draw is the latent itself."""
 
     def latent(self, draw):
         return draw

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from ..errors import ModelError, explain
 from ..facts import Fact
 from ..tree import Layout, default_float
-from .base import PLAIN, AbstractPlain
+from .base import PLAIN, UNSIZED, AbstractPlain
 from .noise import Uniform
 
 MAX_STATES = 2**16
@@ -63,11 +63,11 @@ class Bernoulli(AbstractPlain):
     Cost:       O(D) a draw; 2^D states to enumerate (at most 2^16).
     """
 
-    logits: Float[Array, "..."] | None
+    logits: Float[Array, "..."]
     facts: ClassVar = PLAIN | {Fact.ENUMERABLE, Fact.ENTROPY, Fact.MOMENTS, Fact.MOMENT_LOG_PROB}
 
     def __init__(self, logits=None):
-        self.logits = None if logits is None else jnp.asarray(logits, default_float())
+        self.logits = UNSIZED if logits is None else jnp.asarray(logits, default_float())
 
     def kind_of(self, site):
         return "binary"
@@ -113,11 +113,11 @@ class Categorical(AbstractPlain):
     Cost:       O(D C) a draw; C^D states to enumerate (at most 2^16).
     """
 
-    logits: Float[Array, "... C"] | None
+    logits: Float[Array, "... C"]
     facts: ClassVar = PLAIN | {Fact.ENUMERABLE, Fact.ENTROPY, Fact.MOMENTS, Fact.MOMENT_LOG_PROB}
 
     def __init__(self, logits=None):
-        self.logits = None if logits is None else jnp.asarray(logits, default_float())
+        self.logits = UNSIZED if logits is None else jnp.asarray(logits, default_float())
         if self.logits is not None and self.logits.ndim == 0:
             asked = "`Categorical(logits)` with a scalar"
             raise ModelError(

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..facts import Fact
 from ..tree import Layout, default_float
-from .base import PLAIN, AbstractPlain
+from .base import PLAIN, UNSIZED, AbstractPlain
 from .gaussian import check_scale, gaussian_entropy, log_normal_from_noise, sized, start_log_scale, start_scale
 from .noise import StandardNormal
 
@@ -23,18 +23,18 @@ class FullRank(AbstractPlain):
     Reference:  Titsias and Lazaro-Gredilla (2014); Kucukelbir et al. (2017).  [kucukelbir2017advi]
     """
 
-    loc: Float[Array, " D"] | None
-    log_scale: Float[Array, " D"] | None
-    lower: Float[Array, "D D"] | None
-    layout: Layout | None = eqx.field(static=True)
+    loc: Float[Array, " D"]
+    log_scale: Float[Array, " D"]
+    lower: Float[Array, "D D"]
+    layout: Layout = eqx.field(static=True)
     start: float = eqx.field(static=True)
     facts: ClassVar = PLAIN | {Fact.REPARAMETERISED, Fact.ENTROPY, Fact.MOMENTS}
 
     def __init__(self, shape: PyTree = None, *, loc: PyTree = None, scale: PyTree = 0.1):
         check_scale("FullRank", scale)
         self.start = start_scale(scale)
-        self.layout = None if shape is None else Layout(shape)
-        self.loc = self.log_scale = self.lower = None
+        self.layout = UNSIZED if shape is None else Layout(shape)
+        self.loc = self.log_scale = self.lower = UNSIZED
         if self.layout is not None:
             dtype, n = default_float(), self.layout.size
             self.loc = jnp.zeros(n, dtype) if loc is None else self.layout.ravel(loc).astype(dtype)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from ..errors import OptionError, explain
 from ..facts import Fact
 from ..tree import Layout, default_float
-from .base import PLAIN, AbstractPlain
+from .base import PLAIN, UNSIZED, AbstractPlain
 from .gaussian import LOG_2PI, check_scale, sized, start_log_scale, start_scale
 from .noise import StandardNormal
 
@@ -25,10 +25,10 @@ class LowRank(AbstractPlain):
     Reference:  Ong, Nott and Smith (2018).  [ong2018factor]
     """
 
-    loc: Float[Array, " D"] | None
-    log_scale: Float[Array, " D"] | None
-    factor: Float[Array, "D R"] | None
-    layout: Layout | None = eqx.field(static=True)
+    loc: Float[Array, " D"]
+    log_scale: Float[Array, " D"]
+    factor: Float[Array, "D R"]
+    layout: Layout = eqx.field(static=True)
     start: float = eqx.field(static=True)
     rank: int | None = eqx.field(static=True)
     facts: ClassVar = PLAIN | {Fact.REPARAMETERISED, Fact.ENTROPY, Fact.MOMENTS}
@@ -39,8 +39,8 @@ class LowRank(AbstractPlain):
             asked = f"`LowRank(rank={rank})`"
             raise OptionError(explain(asked, "the rank is below 1", "F needs a column", "MeanField(), or rank=1"))
         self.start, self.rank = start_scale(scale), rank
-        self.layout = None if shape is None else Layout(shape)
-        self.loc = self.log_scale = self.factor = None
+        self.layout = UNSIZED if shape is None else Layout(shape)
+        self.loc = self.log_scale = self.factor = UNSIZED
         if self.layout is not None:
             dtype, n = default_float(), self.layout.size
             self.rank = min(n, rank if rank is not None else max(1, round(n**0.5)))

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..facts import Fact
 from ..tree import Layout, default_float
-from .base import PLAIN, AbstractPlain
+from .base import PLAIN, UNSIZED, AbstractPlain
 from .gaussian import (
     check_scale,
     expected_log_normal,
@@ -32,9 +32,9 @@ class MeanField(AbstractPlain):
     Reference:  Jordan et al. (1999); Kucukelbir et al. (2017), section 2.4.  [kucukelbir2017advi]
     """
 
-    loc: Float[Array, " D"] | None
-    log_scale: Float[Array, " D"] | None
-    layout: Layout | None = eqx.field(static=True)
+    loc: Float[Array, " D"]
+    log_scale: Float[Array, " D"]
+    layout: Layout = eqx.field(static=True)
     start: float = eqx.field(static=True)
     facts: ClassVar = PLAIN | {Fact.REPARAMETERISED, Fact.ENTROPY, Fact.MOMENTS, Fact.MOMENT_LOG_PROB}
 
@@ -43,8 +43,8 @@ class MeanField(AbstractPlain):
         if shape is None and loc is not None:
             shape = jnp.shape(loc) if not isinstance(loc, dict) else {k: jnp.shape(v) for k, v in loc.items()}
         self.start = start_scale(scale)
-        self.layout = None if shape is None else Layout(shape)
-        self.loc = self.log_scale = None
+        self.layout = UNSIZED if shape is None else Layout(shape)
+        self.loc = self.log_scale = UNSIZED
         if self.layout is not None:
             dtype = default_float()
             self.loc = jnp.zeros(self.layout.size, dtype) if loc is None else self.layout.ravel(loc).astype(dtype)

@@ -23,7 +23,7 @@ from ..errors import CheckpointError, explain
 FORMAT = "jensen-checkpoint-1"
 
 
-def pack(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> bytes:
+def pack(arrays: dict[str, Any], header: dict[str, Any]) -> bytes:
     """Header line and npz bytes."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)

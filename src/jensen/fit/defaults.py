@@ -1,17 +1,18 @@
 """What `fit` chooses when nothing is said: from the facts of the parts, never from their classes."""
 
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
-import jax.random as jr
 from jaxtyping import PyTree
 
-from .. import families, gradients, objectives
+from .. import families, gradients
+from ..compiled import key_for
 from ..errors import OptionError, explain
 from ..facts import Fact
-from ..families.base import AbstractFamily
+from ..families.base import AbstractDistribution, AbstractFamily
 from ..gradients.base import AbstractEstimator
 from ..models.base import AbstractModel
+from ..objectives.base import AbstractObjective
 from ..tree import length
 
 FULL_RANK_LIMIT = 300  # latents above which a full covariance gives way to a low-rank one
@@ -68,7 +69,7 @@ def default_family(model: AbstractModel) -> AbstractFamily:
     return _factors(model.latents, getattr(model, "site_kinds", {}))
 
 
-def _factors(latents: PyTree, kinds: dict[str, str]) -> AbstractFamily:
+def _factors(latents: PyTree, kinds: dict[str, str]) -> AbstractDistribution:
     if all(k == "real" for k in kinds.values()):
         return families.MeanField()
     return families.Product({site: _BY_KIND[kinds[site]]() for site in latents})
@@ -76,16 +77,17 @@ def _factors(latents: PyTree, kinds: dict[str, str]) -> AbstractFamily:
 
 def bind(family: AbstractFamily, model: AbstractModel, rows: PyTree, seed: int) -> AbstractFamily:
     """The family sized for the model; one without a local part gets a table of them where the model has local latents."""
-    key = jr.fold_in(jr.key(seed), 0xB1D)
+    key = key_for(seed, "bind")
     local = local_of(model)
     if local is None:
         return family.bind(model.latents, rows if model.plated else None, key)
     if Fact.LOCAL not in family.facts:
-        family = families.GlobalLocal(family, families.Table(_factors(local, getattr(model, "local_site_kinds", {}))))
+        table = families.Table(_factors(local, getattr(model, "local_site_kinds", {})))
+        family = families.GlobalLocal(cast(AbstractDistribution, family), table)
     return family.bind((model.latents, local), rows, key)
 
 
-def default_gradient(model: AbstractModel, family: AbstractFamily, objective: objectives.ELBO) -> AbstractEstimator:
+def default_gradient(model: AbstractModel, family: AbstractFamily, objective: AbstractObjective) -> AbstractEstimator:
     """The valid estimator of least variance: path gradients where there is a path, enumeration where it is cheap."""
     path = {Fact.REPARAMETERISED} <= family.facts and Fact.DIFFERENTIABLE in model.facts
     if path:

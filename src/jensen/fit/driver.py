@@ -15,20 +15,21 @@ import numpy as np
 from ..algorithms.gradient_vi import GradientVI
 from ..algorithms.restarts import Restarts
 from ..batch import Batch
+from ..compiled import key_for
 from ..diagnostics.verdict import Diagnosis, diagnose_global, diagnose_rows
 from ..errors import ModelError, explain
 from ..judge import Composition
-from ..tree import Layout, length, split_trainable
+from ..tree import Layout, split_trainable
 from .checkpoint import Clock, load_carry, save_carry
 from .evaluate import draws_global, draws_rows, draws_streamed
 from .loop import Carry, Outcome, Plan, Runner
-from .minibatch import MappedArray, Stream
+from .minibatch import MappedArray, Stream, n_rows, steps_per_epoch
 from .progress import progress_bar
 from .result import Attempt, Fit
 
 STEP_SIZES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 STREAM_BYTES = 32 * 2**20
-AHEAD_SCALARS = 2**18  # noise drawn for a chunk in one call, at most
+AHEAD_SCALARS = 2**18  # noise drawn for a chunk in one call, at most: only where a step needs little of it
 EVALUATED_ROWS, DRAWS_A_ROW = 100, 200
 
 
@@ -54,8 +55,9 @@ class Job:
 
     @property
     def window(self) -> int:
-        """Steps between two decisions."""
-        return int(np.clip(self.n_steps // 50, 50, 1000))
+        """Steps between two decisions: an epoch where that is possible."""
+        epoch = 1 if self.batch_size is None else steps_per_epoch(n_rows(self.rows), self.batch_size)
+        return int(np.clip(max(self.n_steps // 50, min(epoch, self.n_steps // 10)), 100, 1000))
 
 
 def _lanes(algorithm: GradientVI, job: Job) -> Any:
@@ -70,7 +72,7 @@ def _runner(algorithm: Any, job: Job) -> Runner:
         stream = Stream(job.rows, job.batch_size or 1, job.seed, capacity)
     noise = jax.eval_shape(lambda: algorithm.noise(jr.key(0), job.first))
     scalars = sum(a.size for a in jax.tree.leaves(noise))
-    ahead = scalars <= AHEAD_SCALARS // 16
+    ahead = scalars <= AHEAD_SCALARS // 1024
     if ahead:
         capacity = min(capacity, AHEAD_SCALARS // max(scalars, 1))
     plan = Plan(
@@ -107,7 +109,7 @@ def _shifted_start(algorithm: GradientVI, job: Job, composition: Composition) ->
     params, rest = split_trainable(family)
     leaves, treedef = jax.tree.flatten(params)
     for i in range(60):
-        keys = jr.split(jr.fold_in(jr.key(job.seed), 7000 + i), len(leaves))
+        keys = jr.split(key_for(job.seed, f"start {i}"), len(leaves))
         spread = (0.5, 1.0, 2.0)[i % 3]
         moved = [a + spread * jr.normal(k, a.shape, a.dtype) for a, k in zip(leaves, keys, strict=True)]
         shifted = eqx.combine(jax.tree.unflatten(treedef, moved), rest)
@@ -242,10 +244,10 @@ def _result(algorithm, composition, job, runner, outcome, history, step_size) ->
         params = runner.algorithm.best(outcome.carry.state, params)
     parts = algorithm.assemble(params)
     why, skipped, n_steps = _why(job, outcome), int(outcome.carry.monitor.skipped), int(outcome.carry.step)
-    common = dict(why=why, skipped=skipped, n_steps=n_steps)
+    common: dict[str, Any] = {"why": why, "skipped": skipped, "n_steps": n_steps}
     if parts.model.plated:
         rows = _some_rows(job)
-        n_data = len(job.rows) if isinstance(job.rows, MappedArray) else length(job.rows)
+        n_data = n_rows(job.rows)
         z, log_p, log_q = draws_rows(parts.model, parts.family, rows, DRAWS_A_ROW, job.seed)
         diagnosis = diagnose_rows(log_p - log_q, n_data, **common)
     else:
@@ -255,12 +257,25 @@ def _result(algorithm, composition, job, runner, outcome, history, step_size) ->
             batch, complete = Batch(job.rows, None), True
             z, log_p, log_q = draws_global(parts.model, parts.family, batch, job.n_draws, job.seed)
         diagnosis = _global_diagnosis(z, log_p, log_q, common | {"complete": complete})
+    family = type(composition.family).__name__
+    seconds = outcome.seconds
     return Fit(
-        family=parts.family, model=parts.model, rows=job.rows, diagnosis=diagnosis, history=composition.objective.sense * history,
-        why=why, seconds=outcome.seconds, step_size=step_size, seed=job.seed, draws=z, log_p=log_p, log_q=log_q,
-        options=_options(composition, job), n_skipped=skipped,
-        trail=[Attempt(type(composition.family).__name__, str(diagnosis.verdict), diagnosis.khat, diagnosis.elbo, outcome.seconds, why)],
-    )  # fmt: skip
+        family=parts.family,
+        model=parts.model,
+        rows=job.rows,
+        diagnosis=diagnosis,
+        history=composition.objective.sense * history,
+        why=why,
+        seconds=seconds,
+        step_size=step_size,
+        seed=job.seed,
+        draws=z,
+        log_p=log_p,
+        log_q=log_q,
+        options=_options(composition, job),
+        n_skipped=skipped,
+        trail=[Attempt(family, str(diagnosis.verdict), diagnosis.khat, diagnosis.elbo, seconds, why)],
+    )
 
 
 def _global_diagnosis(z: Any, log_p: np.ndarray, log_q: np.ndarray, common: dict) -> Diagnosis:
@@ -271,7 +286,7 @@ def _global_diagnosis(z: Any, log_p: np.ndarray, log_q: np.ndarray, common: dict
 
 def _some_rows(job: Job) -> Any:
     """Up to 100 rows, spread over the data, on which the verdict is made."""
-    n = len(job.rows) if isinstance(job.rows, MappedArray) else length(job.rows)
+    n = n_rows(job.rows)
     index = np.unique(np.linspace(0, n - 1, min(n, EVALUATED_ROWS)).astype(int))
     return job.rows[index] if isinstance(job.rows, MappedArray) else jax.tree.map(lambda a: a[index], job.rows)
 

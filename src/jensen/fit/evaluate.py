@@ -1,6 +1,5 @@
 """Fresh draws from a fitted q, with log p and log q: what the verdict, the summary and the plots are made of."""
 
-import functools
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..batch import Batch
+from ..compiled import compiled, key_for
 from ..families.base import AbstractFamily
 from ..function import Static
 from ..models.base import AbstractModel
@@ -19,7 +19,7 @@ from ..tree import default_float, length
 BLOCK = 512  # draws evaluated at once: bounds the memory
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
+@compiled(0, 3)
 def _global(static: Static, arrays, key_data, n_blocks: int, batch: Batch):
     model, family = eqx.combine(arrays, static.tree)
     q = family(batch)
@@ -41,7 +41,7 @@ def draws_global(
 ) -> tuple[Any, np.ndarray, np.ndarray]:
     """(z: tree with a leading axis n, log p(z, x), log q(z)) of n draws, on the host."""
     arrays, static = eqx.partition((model, family), eqx.is_array)
-    key = jr.key_data(jr.fold_in(jr.key(seed), 0x5EED))
+    key = jr.key_data(key_for(seed, "verdict"))
     out = jax.device_get(_global(Static(static), arrays, key, -(-n // BLOCK), batch))
     return jax.tree.map(lambda a: a[:n], out)
 
@@ -65,7 +65,7 @@ def draws_streamed(model: AbstractModel, family: AbstractFamily, rows: Any, seed
         return Batch(jnp.asarray(x), jnp.asarray(np.concatenate([w, np.zeros(pad)]), default_float()))
 
     first = padded(*block(0))
-    prior = Batch(first.rows, jnp.zeros_like(first.weight))
+    prior = Batch(first.rows, jnp.zeros(STREAM_BLOCK, default_float()))
     z, log_prior, log_q = draws_global(model, family, prior, STREAM_DRAWS, seed)
     total = np.asarray(log_prior, np.float64)
     for at in range(0, index.size, STREAM_BLOCK):
@@ -74,7 +74,7 @@ def draws_streamed(model: AbstractModel, family: AbstractFamily, rows: Any, seed
     return z, total, log_q, index.size == n
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
+@compiled(0, 3)
 def _rows(static: Static, arrays, key_data, n: int, rows: PyTree):
     model, family = eqx.combine(arrays, static.tree)
 
@@ -96,5 +96,5 @@ def draws_rows(
 ) -> tuple[Any, np.ndarray, np.ndarray]:
     """For each row: (z (n, R, ...), log p (n, R), log q (n, R))."""
     arrays, static = eqx.partition((model, family), eqx.is_array)
-    key = jr.key_data(jr.fold_in(jr.key(seed), 0x5EED))
+    key = jr.key_data(key_for(seed, "verdict"))
     return jax.device_get(_rows(Static(static), arrays, key, n, jax.tree.map(jnp.asarray, rows)))

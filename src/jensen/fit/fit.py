@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +11,20 @@ import numpy as np
 import optax
 
 from .. import families, gradients, objectives
+from ..algorithms.adam import adam
 from ..algorithms.gradient_vi import GradientVI, Optimiser
 from ..errors import ModelError, OptionError, explain
 from ..facts import Fact
-from ..families.base import AbstractFamily
+from ..families.base import AbstractDistribution, AbstractFamily
 from ..gradients import plans
 from ..gradients.base import AbstractEstimator, Parts
 from ..judge import Composition, check
 from ..models.base import AbstractModel
 from ..models.coerce import as_model
 from ..objectives.base import AbstractObjective
-from ..tree import length
 from . import defaults
 from .driver import Job, drive
-from .minibatch import MappedArray, first_batch
+from .minibatch import MappedArray, first_batch, n_rows
 from .result import Fit
 from .rows import as_rows
 
@@ -89,10 +89,12 @@ def fit(
             )
         )
     batch_size = _batch_size(model, rows, batch_size)
-    objective = defaults.named("objective", objective, defaults.exported(objectives)) or objectives.ELBO()
-    plan = defaults.named("plan", plan, defaults.exported(plans)) or plans.IID()
+    objective = cast(
+        AbstractObjective, defaults.named("objective", objective, defaults.exported(objectives)) or objectives.ELBO()
+    )
+    plan = cast(plans.AbstractPlan, defaults.named("plan", plan, defaults.exported(plans)) or plans.IID())
     chosen = defaults.named("family", family, defaults.exported(families))
-    gradient = defaults.named("gradient", gradient, defaults.exported(gradients))
+    gradient = cast(AbstractEstimator | None, defaults.named("gradient", gradient, defaults.exported(gradients)))
     spec = first_batch(rows, batch_size)
     job = Job(
         rows=rows, batch_size=batch_size, first=spec, seed=seed, n_steps=n_steps or DEFAULT_STEPS,
@@ -107,7 +109,7 @@ def fit(
         bound = defaults.bind(family, model, rows, seed)
         estimator = gradient if gradient is not None else defaults.default_gradient(model, bound, objective)
         n = n_samples or defaults.default_n_samples(model, estimator, objective)
-        minibatched = batch_size is not None and rows is not None and batch_size < length_of(rows)
+        minibatched = batch_size is not None and rows is not None and batch_size < n_rows(rows)
         composition = Composition(model, bound, objective, estimator, plan, n, minibatched)
         check(composition)
         algorithm = GradientVI(Parts(model, bound, estimator), objective, plan, _optimiser(optimizer), n)
@@ -123,10 +125,6 @@ def fit(
             best.trail = [*first.trail, *second.trail]
     best.seconds = time.perf_counter() - began
     return best
-
-
-def length_of(rows: Any) -> int:
-    return len(rows) if isinstance(rows, MappedArray) else length(rows)
 
 
 def _open(path: Path) -> Any:
@@ -150,7 +148,7 @@ def _batch_size(model: AbstractModel, rows: Any, asked: int | None) -> int | Non
             instead = "numpyro.plate(..., subsample_size=...) in the model, or fit(model, data)"
             raise OptionError(explain(f"batch_size={asked}", "there are no rows to divide", because, instead))
         return None
-    n = length_of(rows)
+    n = n_rows(rows)
     own = getattr(model, "batch_size", None)
     if own is not None:
         return own if asked is None else min(asked, n)
@@ -163,7 +161,7 @@ def _batch_size(model: AbstractModel, rows: Any, asked: int | None) -> int | Non
 
 def _optimiser(optimizer: Any) -> Optimiser:
     if optimizer is None:
-        return Optimiser(optax.adam(1.0))  # the loop's scale is the step size
+        return Optimiser(adam(1.0))  # the loop's scale is the step size
     if isinstance(optimizer, (int, float)) and not isinstance(optimizer, bool):
         if not optimizer > 0:
             raise OptionError(
@@ -171,8 +169,8 @@ def _optimiser(optimizer: Any) -> Optimiser:
                     f"optimizer={optimizer}", "the step size is not positive", "steps go downhill", "optimizer=1e-2"
                 )
             )
-        return Optimiser(optax.adam(float(optimizer)))
-    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        return Optimiser(adam(float(optimizer)))
+    if isinstance(optimizer, bool) or not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         asked = f"optimizer={optimizer!r}"
         raise OptionError(
             explain(
@@ -194,13 +192,13 @@ def _richer(model: AbstractModel, fit: Fit) -> AbstractFamily | None:
     """Full rank (or low rank, if large) started from the mean-field fit; None where mean field is all there is."""
     if defaults.local_of(model) is not None or Fact.REPARAMETERISED not in fit.family.facts:
         return None
-    mean, variance = fit.family.moments()
+    mean, variance = cast(AbstractDistribution, fit.family).moments()
     n = sum(a.size for a in jax.tree.leaves(mean))
     if n < 2:
         return None
     shapes = jax.tree.map(jnp.shape, mean)
-    start = dict(loc=mean, scale=jax.tree.map(jnp.sqrt, variance))
-    return (families.FullRank if n <= defaults.FULL_RANK_LIMIT else families.LowRank)(shapes, **start)
+    richer = families.FullRank if n <= defaults.FULL_RANK_LIMIT else families.LowRank
+    return richer(shapes, loc=mean, scale=jax.tree.map(jnp.sqrt, variance))
 
 
 def _score(fit: Fit) -> tuple[int, float]:

@@ -9,7 +9,6 @@ kept carry in a careful variant that skips failed steps, rolls back and shrinks 
 goes wrong.
 """
 
-import functools
 import signal
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from jaxtyping import Array, PyTree
 
 from ..algorithms.base import AbstractAlgorithm
 from ..batch import Batch
+from ..compiled import Compiled, compiled
 from ..function import Static
 from ..tree import default_float, length
 from . import monitor as mon
@@ -75,7 +75,7 @@ def strong(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda a: jax.lax.convert_element_type(a, a.dtype) if eqx.is_array(a) else a, tree)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@compiled(0, 1)
 def _init(static: Static, plan: Plan, arrays, key_data, batch: Batch, scale) -> Carry:
     TRACES["init"] += 1
     algorithm: AbstractAlgorithm = eqx.combine(arrays, static.tree)
@@ -94,8 +94,9 @@ def _where(condition: Array, a: PyTree, b: PyTree) -> PyTree:
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
 
 
-def _chunk(static: Static, plan: Plan, careful: bool, arrays, carry: Carry, end, window, data: PyTree):
-    """Steps from carry.step to `end`, dynamic, at most plan.capacity of them."""
+def _chunk(static: Static, plan: Plan, careful: bool, arrays, carry: Carry, end, window, data: PyTree, order, known):
+    """Steps from carry.step to `end`, dynamic, at most plan.capacity of them. `order` is the epoch's permutation if
+    `known`: a function of the key, handed on only to save its making at every chunk."""
     TRACES["chunk"] += 1
     algorithm: AbstractAlgorithm = eqx.combine(arrays, static.tree)
     root = jr.wrap_key_data(carry.key)
@@ -103,9 +104,9 @@ def _chunk(static: Static, plan: Plan, careful: bool, arrays, carry: Carry, end,
     first = carry.step
     keys = jax.vmap(lambda s: jr.fold_in(step_key, s))(first + jnp.arange(plan.capacity))  # one call a chunk
     resident = plan.batch_size is not None and not plan.streamed
-    n_data = length(data) if resident else 0
-    per_epoch = steps_per_epoch(n_data, plan.batch_size) if resident else 1
-    order = permutation(data_key, first // per_epoch, n_data, plan.batch_size) if resident else ()
+    n_data, batch_size = length(data) if resident else 0, plan.batch_size or 0
+    per_epoch = steps_per_epoch(n_data, batch_size) if resident else 1
+    order = permutation(data_key, first // per_epoch, n_data, batch_size) if resident else ()
 
     def batch_of(step, order):
         if plan.batch_size is None:
@@ -114,9 +115,9 @@ def _chunk(static: Static, plan: Plan, careful: bool, arrays, carry: Carry, end,
             rows, weight = jax.tree.map(lambda a: a[step - first], data)
             return Batch(rows, weight), order
         epoch, position = step // per_epoch, step % per_epoch
-        fresh = lambda: permutation(data_key, epoch, n_data, plan.batch_size)
+        fresh = lambda: permutation(data_key, epoch, n_data, batch_size)
         order = jax.lax.cond((position == 0) & (step > first), fresh, lambda: order)
-        return batch_at(data, order, position, n_data, plan.batch_size), order
+        return batch_at(data, order, position, n_data, batch_size), order
 
     ahead = None
     if plan.ahead:
@@ -163,14 +164,14 @@ def _chunk(static: Static, plan: Plan, careful: bool, arrays, carry: Carry, end,
 
     running = lambda c: (c[0].step < end) & (c[0].monitor.status == Status.RUNNING)
     start = (carry, order, jnp.full(plan.capacity, jnp.nan, default_float()))
-    carry, _, values = jax.lax.while_loop(running, one_window, start)
+    carry, order, values = jax.lax.while_loop(running, one_window, start)
     n = carry.step - first
     fine = _finite((carry.state, jnp.where(jnp.arange(plan.capacity) < n, values, 0.0)))
-    return carry, (values, carry.step, carry.monitor, fine)
+    return carry, (values, carry.step, carry.monitor, fine), order
 
 
-_kept = jax.jit(_chunk, static_argnums=(0, 1, 2))  # the old carry stays for a replay
-_donated = jax.jit(_chunk, static_argnums=(0, 1, 2), donate_argnums=4)  # half the memory, no replay
+_kept = Compiled(_chunk, static_argnums=(0, 1, 2))  # the old carry stays for a replay
+_donated = Compiled(_chunk, static_argnums=(0, 1, 2), donate_argnums=4)  # half the memory, no replay
 
 
 class Runner:
@@ -182,21 +183,28 @@ class Runner:
         arrays, static = eqx.partition(algorithm, eqx.is_array)
         self.arrays, self.static = strong(arrays), Static(static)
         self.algorithm, self.data, self.first, self.plan, self.stream = algorithm, data, first, plan, stream
+        self._order, self._order_at = (), None
+        if plan.batch_size is not None and stream is None:
+            padded = steps_per_epoch(length(data), plan.batch_size) * plan.batch_size
+            self._order = np.zeros(padded, np.int32)
 
     def init(self, seed: int, scale: float = 1.0) -> Carry:
-        scale = np.asarray(scale, default_float())
-        return _init(self.static, self.plan, self.arrays, jr.key_data(jr.key(seed)), self.first, scale)
+        start = np.asarray(scale, default_float())
+        return _init(self.static, self.plan, self.arrays, jr.key_data(jr.key(seed)), self.first, start)
 
     def advance(self, carry: Carry, end: int, window: int) -> tuple[Carry, Any]:
         """One chunk, to step `end` at most; replayed carefully if something was not finite. (carry, host numbers)."""
         data = self.data if self.stream is None else self.stream.get(int(carry.step))
         run = _donated if self.plan.donate else _kept
-        args = np.int32(end), np.int32(window), data
-        new, seen = run(self.static, self.plan, self.plan.donate, self.arrays, carry, *args)
+        step = int(carry.step)
+        known = step == self._order_at and step % steps_per_epoch(len(self._order), self.plan.batch_size or 1) != 0
+        args = np.int32(end), np.int32(window), data, self._order, np.bool_(known)
+        new, seen, order = run(self.static, self.plan, self.plan.donate, self.arrays, carry, *args)
         seen = jax.device_get(seen)  # the one synchronisation
         if not seen[3] and not self.plan.donate:
-            new, seen = _kept(self.static, self.plan, True, self.arrays, carry, *args)
+            new, seen, order = _kept(self.static, self.plan, True, self.arrays, carry, *args)
             seen = jax.device_get(seen)
+        self._order, self._order_at = order, int(seen[1])
         return new, seen
 
     def run(

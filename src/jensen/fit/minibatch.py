@@ -45,9 +45,9 @@ def first_batch(rows: PyTree, batch_size: int | None) -> Batch:
     """A batch of the right shapes, for initialisation."""
     if rows is None or batch_size is None:
         return Batch(rows, None)
-    n = min(batch_size, length(rows))
+    n = min(batch_size, n_rows(rows))
     take = lambda a: jnp.asarray(a[np.arange(batch_size) % n])
-    return Batch(jax.tree.map(take, rows), jnp.full(batch_size, length(rows) / n, default_float()))
+    return Batch(jax.tree.map(take, rows), jnp.full(batch_size, n_rows(rows) / n, default_float()))
 
 
 class MappedArray:
@@ -75,6 +75,11 @@ class MappedArray:
         out = np.array(self._rows[index])
         self._map.madvise(mmap.MADV_DONTNEED)
         return out
+
+
+def n_rows(rows: PyTree) -> int:
+    """Rows of data in memory or on disk."""
+    return len(rows) if isinstance(rows, MappedArray) else length(rows)
 
 
 class Stream:

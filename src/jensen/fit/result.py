@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..batch import Batch
+from ..compiled import compiled, key_for
 from ..diagnostics.verdict import Diagnosis, Verdict
 from ..errors import ModelError, explain
 from ..families.base import AbstractFamily
@@ -129,7 +130,7 @@ class Fit:
                 explain(f"sample(n={n!r})", "n is not a positive whole number", "it counts draws", "sample(1000)")
             )
         arrays, static = eqx.partition((self.family, self._constrainer()), eqx.is_array)
-        key = jr.key_data(jr.fold_in(jr.key(seed), 0xD7A3))
+        key = jr.key_data(key_for(seed, "sample"))
         return jax.device_get(_draw(Static(static), arrays, key, int(n), rows, plated))
 
     def _constrainer(self) -> Any:
@@ -161,21 +162,21 @@ class Fit:
             raise ModelError(
                 explain("`predict`", wrong, "predictions are draws from p(x | z)", "a NumPyro model or a decoder")
             )
-        keys = jr.split(jr.fold_in(jr.key(seed), 0x9E3D), n)
+        model: Any = self.model
+        keys = jr.split(key_for(seed, "predict"), n)
         if self.plated:
             z = self.sample(n, seed, data=data)
-            model = self.model
             one = lambda key, z: model.likelihood.sample(key, model.decoder(z))
             rows = jax.tree.leaves(z)[0].shape[1]
             return jax.device_get(jax.jit(jax.vmap(jax.vmap(one)))(jax.vmap(lambda k: jr.split(k, rows))(keys), z))
         z = self.unconstrained(n, seed)
-        return jax.device_get(jax.jit(jax.vmap(lambda k, z: self.model.predict(k, z, **new)))(keys, z))
+        return jax.device_get(jax.jit(jax.vmap(lambda k, z: model.predict(k, z, **new)))(keys, z))
 
     def unconstrained(self, n: int = 1000, seed: int = 0, *, data: Any = None) -> PyTree:
         """Draws in the coordinates q lives in."""
         rows, plated = self._q(data)
         arrays, static = eqx.partition((self.family, None), eqx.is_array)
-        key = jr.key_data(jr.fold_in(jr.key(seed), 0xD7A3))
+        key = jr.key_data(key_for(seed, "sample"))
         return jax.device_get(_draw(Static(static), arrays, key, int(n), rows, plated))
 
     # ---- tables -----------------------------------------------------------------------------------------------
@@ -242,7 +243,7 @@ class Fit:
         return save(self, Path(folder))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3, 5))
+@compiled(0, 3, 5)
 def _draw(static, arrays, key_data, n: int, rows, plated: bool):
     family, own = eqx.combine(arrays, static.tree)
     constrain = (lambda z: z) if own is None else own.constrain
@@ -257,7 +258,7 @@ def _draw(static, arrays, key_data, n: int, rows, plated: bool):
     return jax.vmap(lambda k, x: of(family(x), k), out_axes=1)(jr.split(key, n_rows), rows)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4))
+@compiled(0, 4)
 def _log_prob(static, arrays, z, rows, plated: bool):
     family, own = eqx.combine(arrays, static.tree)
 

@@ -7,7 +7,7 @@ batched; estimators are formulas on (K, *plate) arrays; one driver turns their t
 
 import abc
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -20,6 +20,11 @@ from ..models.base import AbstractModel
 from ..objectives.base import AbstractObjective
 from ..tree import length, row_spec, split_trainable, stop, tile
 from .plans import AbstractPlan
+
+if TYPE_CHECKING:  # not a field: a checker would want it in `__init__`
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class Bound(eqx.Module):
@@ -116,11 +121,11 @@ class AbstractEstimator(eqx.Module):
     how `Sitewise` may use it for one site.
     """
 
-    requires: eqx.AbstractVar[tuple]
-    min_samples: eqx.AbstractVar[int]
-    unbiased: eqx.AbstractVar[bool]
-    minimises_variance: eqx.AbstractVar[bool]
-    role: eqx.AbstractVar[str | None]
+    requires: AbstractVar[tuple]
+    min_samples: AbstractVar[int]
+    unbiased: AbstractVar[bool]
+    minimises_variance: AbstractVar[bool]
+    role: AbstractVar[str | None]
 
     @abc.abstractmethod
     def noise(self, key: Array, plan: AbstractPlan, q: AbstractDistribution, shape: tuple[int, ...]) -> PyTree:
@@ -139,6 +144,10 @@ class AbstractEstimator(eqx.Module):
     @abc.abstractmethod
     def problems(self, composition) -> list[tuple[str, str, str]]:
         """What facts cannot say: (wrong, because, instead) for each reason to refuse."""
+
+    if TYPE_CHECKING:
+
+        def signal(self, bound: Bound, log_w: Array) -> Array: ...  # only where role is "score"
 
 
 class AbstractStateless(AbstractEstimator):
@@ -208,7 +217,8 @@ def estimate(noise: PyTree, parts: Parts, objective: AbstractObjective, batch: B
     total = lambda a: (a if batch.weight is None or not plated else batch.weight * a).sum()
 
     def loss(model_family, estimator):
-        bound = Bound.make(*model_family, objective, batch)
+        model, family = model_family
+        bound = Bound.make(model, family, objective, batch)
         t = estimator.terms(noise, bound, carry)
         exact = bound.exact()
         return -objective.sense * total(t.surrogate + exact), (total(t.value + exact), t.own_loss, t.stat)
@@ -231,4 +241,4 @@ def estimate(noise: PyTree, parts: Parts, objective: AbstractObjective, batch: B
         own_grads, (grads, value, stat) = jax.grad(both, has_aux=True)(own_diff)
     else:
         own_grads, (grads, value, stat) = own_diff, both(own_diff)[1]
-    return Estimate(value, Parts(*grads, own_grads), parts.estimator.update(carry, stat))
+    return Estimate(value, Parts(grads[0], grads[1], own_grads), parts.estimator.update(carry, stat))

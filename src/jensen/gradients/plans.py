@@ -2,7 +2,7 @@
 
 import abc
 import math
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import equinox as eqx
 import jax
@@ -15,14 +15,19 @@ from ..facts import Fact, Requirement
 from ..families.noise import dimension, from_uniforms, iid, is_law
 from ..tree import default_float
 
+if TYPE_CHECKING:  # not a field: a checker would want it in `__init__`
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
+
 _TYPED = Requirement("family", Fact.TYPED_NOISE, "the plan makes dependent normals and uniforms itself", "plans.IID()")
 
 
 class AbstractPlan(eqx.Module):
     """Every plan gives each draw the right law, alone: whatever is linear in the draws stays unbiased."""
 
-    facts: eqx.AbstractVar[frozenset]
-    requires: eqx.AbstractVar[tuple]
+    facts: AbstractVar[frozenset]
+    requires: AbstractVar[tuple]
 
     @abc.abstractmethod
     def draw(self, key: Array, law: PyTree, shape: tuple[int, ...]) -> PyTree:

@@ -99,7 +99,7 @@ class Regression(AbstractBaseline):
         return jax.tree.map(lambda a, b: self.decay * a + (1 - self.decay) * b, carry, stat)
 
 
-_NAMED = {"none": Constant(), "running-mean": RunningMean(), "regression": Regression()}
+_NAMED: dict[str, AbstractBaseline] = {"none": Constant(), "running-mean": RunningMean(), "regression": Regression()}
 
 
 class ScoreFunction(AbstractEstimator):

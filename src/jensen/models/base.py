@@ -1,11 +1,17 @@
 """Models: what you believe. A model is the logarithm of a joint density of latents and data, up to a constant."""
 
 import abc
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
 
 from ..batch import Batch as Batch
+
+if TYPE_CHECKING:  # not a field: a checker would want it in `__init__`
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class AbstractModel(eqx.Module):
@@ -17,8 +23,8 @@ class AbstractModel(eqx.Module):
     latents: tree of `ShapeDtypeStruct`: one latent, in unconstrained coordinates.
     """
 
-    facts: eqx.AbstractVar[frozenset]
-    plated: eqx.AbstractVar[bool]
+    facts: AbstractVar[frozenset]
+    plated: AbstractVar[bool]
 
     @property
     @abc.abstractmethod

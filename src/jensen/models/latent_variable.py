@@ -33,7 +33,15 @@ class LatentVariable(AbstractModel):
     likelihood: AbstractLikelihood
     plated: bool = eqx.field(static=True)
 
-    def __init__(self, prior, decoder, likelihood="bernoulli", *, shape=None, train_prior: bool = False):
+    def __init__(
+        self,
+        prior,
+        decoder,
+        likelihood: AbstractLikelihood | str = "bernoulli",
+        *,
+        shape=None,
+        train_prior: bool = False,
+    ):
         if isinstance(prior, int):
             prior = MeanField((prior,), scale=1.0)
         self.prior = prior if train_prior else Frozen(prior)
@@ -56,7 +64,7 @@ class LatentVariable(AbstractModel):
         key: Array,
         n_latents: int,
         shape: tuple[int, ...],
-        likelihood="bernoulli",
+        likelihood: AbstractLikelihood | str = "bernoulli",
         *,
         hidden=(200, 200),
         activation="relu",

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -64,7 +65,7 @@ class LogDensity(AbstractModel):
             raise ModelError(
                 explain("`LogDensity`", "shape has no coordinates", "there is nothing to infer", "shape=(1,) or more")
             )
-        wrap = lambda f: f if f is None or isinstance(f, eqx.Module) else Function(f)
+        wrap: Any = lambda f: f if f is None or isinstance(f, eqx.Module) else Function(f)
         self.fn, self.log_likelihood = wrap(fn), wrap(log_likelihood)
         self.plated, self.differentiable = local, differentiable
         self.takes_data = local or (log_likelihood is None and _n_arguments(fn) >= 2)
@@ -94,7 +95,8 @@ class LogDensity(AbstractModel):
 
     def log_likelihood_per_row(self, z: PyTree, rows: PyTree) -> Array:
         """(N,): what PSIS-LOO and held-out scores need."""
-        return jax.vmap(lambda row: _scalar(self.log_likelihood(z, row)))(rows)
+        fn: Any = self.log_likelihood
+        return jax.vmap(lambda row: _scalar(fn(z, row)))(rows)
 
     def constrain(self, z):
         return z

@@ -1,11 +1,17 @@
 """Objectives: which bound. L = sum over data of sense * (E[reduce(log_w_1..K)] + exact), to be maximised."""
 
 import abc
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
 
 from ..facts import Fact, Requirement
+
+if TYPE_CHECKING:  # not a field: a checker would want it in `__init__`
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 RATIO = Requirement(
     "family", Fact.LOG_RATIO, "the log-weight is log p(x, z) - log q(z)", "a family whose density can be evaluated"
@@ -31,10 +37,10 @@ class AbstractObjective(eqx.Module):
     min_samples: fewest draws K that make sense.
     """
 
-    facts: eqx.AbstractVar[frozenset]
-    requires: eqx.AbstractVar[tuple]
-    sense: eqx.AbstractVar[int]
-    min_samples: eqx.AbstractVar[int]
+    facts: AbstractVar[frozenset]
+    requires: AbstractVar[tuple]
+    sense: AbstractVar[int]
+    min_samples: AbstractVar[int]
 
     @abc.abstractmethod
     def log_weight(self, model, latent: PyTree, log_ratio: Float[Array, ""], x: PyTree) -> Float[Array, ""]:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt32
 
 from ..batch import Batch
+from ..compiled import key_for
 from ..families.base import AbstractFamily
 from ..function import Static
 from ..gradients.base import Bound
@@ -83,7 +84,7 @@ def _sample(static: Static, arrays, key_data, index: Array) -> Array:
 def sample(model: LatentVariable, n: int, seed: int) -> Float[np.ndarray, "n d"]:
     """n rows from the model; the first of them do not depend on n."""
     arrays, static = _split(model)
-    key = jr.key_data(jr.fold_in(jr.key(seed), 0x5A3))
+    key = jr.key_data(key_for(seed, "sample"))
     return _in_blocks(lambda i: _sample(static, arrays, key, i), BLOCK, np.arange(n, dtype=np.uint32))
 
 
@@ -109,6 +110,6 @@ def bounds(
     """(log mean w, mean log w) of `n_draws` importance weights a row, w = p(x, z) / q(z | x): estimates of log p(x)
     (from below, on average) and of the ELBO, in nats."""
     arrays, static = _split(model, family)
-    key = jr.key_data(jr.fold_in(jr.key(seed), 0x15))
+    key = jr.key_data(key_for(seed, "weights"))
     rows = rows.astype(default_float())
     return _in_blocks(lambda h, x: _bounds(static, arrays, key, h, x, n_draws), CELLS[0], row_hash(rows), rows)

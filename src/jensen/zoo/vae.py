@@ -5,7 +5,6 @@ import numbers
 from collections.abc import Sequence
 from typing import Any
 
-import jax.random as jr
 import numpy as np
 import optax
 from jaxtyping import Float
@@ -14,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..compiled import key_for
 from ..errors import DataError, OptionError, explain
 from ..families import Amortised
 from ..fit.fit import fit as fit_parts
@@ -98,7 +98,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseE
         self._check_support(X)
         self._start_scaling(X)
         self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        key = jr.fold_in(jr.key(self._seed), 0xDEC)
+        key = key_for(self._seed, "decoder")
         nets: dict[str, Any] = {"hidden": tuple(self.hidden), "activation": self.activation}
         self.fit_ = fit_parts(
             LatentVariable.mlp(key, int(self.latent_dim), (X.shape[1],), self.likelihood_, **nets),

@@ -267,8 +267,9 @@ def _array(name: str, a: np.ndarray | Array) -> Array:
         because, instead = "models compute with numbers", "codes 0..K-1 (np.unique(..., return_inverse=True)); floats"
         raise DataError(explain(f"`{name}`", f"it is an array of dtype {a.dtype}", because, instead))
     out = jnp.asarray(a)
-    if jnp.issubdtype(out.dtype, jnp.inexact) and not bool(jnp.isfinite(out).all()):
-        n, because = int((~jnp.isfinite(out)).sum()), "one NaN makes the log density NaN"
+    host = np.asarray(out)
+    if jnp.issubdtype(out.dtype, jnp.inexact) and not np.isfinite(host).all():
+        n, because = int((~np.isfinite(host)).sum()), "one NaN makes the log density NaN"
         wrong = f"{n} of {out.size} values are NaN or infinite in {out.dtype}"
         instead = "drop the rows; or any number in their place, and obs_mask=mask in numpyro.sample"
         raise DataError(explain(f"`{name}`", wrong, because, instead))
