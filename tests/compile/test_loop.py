@@ -155,19 +155,21 @@ def test_a_hopeless_fit_ends_with_a_reason_not_with_nan(donate):
     assert fit.n_skipped > 0
 
 
-def test_donation_changes_no_bit():
-    assert same(quick(gaussian()), quick(gaussian(), donate=True))
+def test_donation_changes_nothing_but_rounding():
+    """It runs the careful variant, which the compiler may fuse otherwise."""
+    for a, b in zip(leaves(quick(gaussian())), leaves(quick(gaussian(), donate=True)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_restarts_run_at_once_and_the_best_is_kept():
-    """Two modes of unequal height: one start ends in the lower one, the best of eight in the higher one."""
-    modes = lambda z: jnp.logaddexp(-0.5 * ((z - 4) ** 2).sum() * 4, -0.5 * ((z + 1.5) ** 2).sum() * 4 - 6.0)
+    """Two modes of unequal height: one start ends in the lower one, the best of 24 in the higher one."""
+    modes = lambda z: jnp.logaddexp(-8 * ((z - 1) ** 2).sum(), -8 * ((z + 1) ** 2).sum() - 6.0)
     model = jn.models.LogDensity(modes, (1,))
-    start = jn.families.MeanField((1,), loc=jnp.array([-1.5]))
+    start = jn.families.MeanField((1,), loc=jnp.array([-1.0]))
     one = quick(model, family=start, n_steps=1500, optimizer=3e-2)
-    best = quick(model, family=start, n_steps=1500, optimizer=3e-2, n_restarts=16, seed=1)
+    best = quick(model, family=start, n_steps=1500, optimizer=3e-2, n_restarts=24)
     assert float(one.family.loc[0]) < 0
-    assert best.elbo >= one.elbo
+    assert best.elbo > one.elbo + 3
 
 
 def test_ctrl_c_returns_what_there_is():

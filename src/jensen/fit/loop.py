@@ -5,7 +5,7 @@ state, step counts) is an argument; only shapes, `Plan` and the algorithm's stat
 weak types, or the second chunk would compile again.
 
 Finiteness is optimistic: a chunk runs unchecked with one bit at its end; if that is bad, the chunk is replayed from the
-kept carry in a careful variant that skips failed steps, rolls back and shrinks the step size. Bit-identical when nothing
+kept carry in a careful variant that skips failed steps, rolls back and shrinks the step size. Nothing is different when nothing
 goes wrong.
 """
 
@@ -106,7 +106,9 @@ def _chunk(static: Static, plan: Plan, careful: bool, arrays, carry: Carry, end,
     resident = plan.batch_size is not None and not plan.streamed
     n_data, batch_size = length(data) if resident else 0, plan.batch_size or 0
     per_epoch = steps_per_epoch(n_data, batch_size) if resident else 1
-    order = permutation(data_key, first // per_epoch, n_data, batch_size) if resident else ()
+    shuffled = lambda step: permutation(data_key, step // per_epoch, n_data, batch_size)
+    if resident:
+        order = jax.lax.cond(known & (first % per_epoch > 0), lambda: order, lambda: shuffled(first))
 
     def batch_of(step, order):
         if plan.batch_size is None:
@@ -114,9 +116,8 @@ def _chunk(static: Static, plan: Plan, careful: bool, arrays, carry: Carry, end,
         if not resident:  # streamed: (rows, weights) of this very chunk
             rows, weight = jax.tree.map(lambda a: a[step - first], data)
             return Batch(rows, weight), order
-        epoch, position = step // per_epoch, step % per_epoch
-        fresh = lambda: permutation(data_key, epoch, n_data, batch_size)
-        order = jax.lax.cond((position == 0) & (step > first), fresh, lambda: order)
+        position = step % per_epoch
+        order = jax.lax.cond((position == 0) & (step > first), lambda: shuffled(step), lambda: order)
         return batch_at(data, order, position, n_data, batch_size), order
 
     ahead = None
@@ -196,9 +197,8 @@ class Runner:
         """One chunk, to step `end` at most; replayed carefully if something was not finite. (carry, host numbers)."""
         data = self.data if self.stream is None else self.stream.get(int(carry.step))
         run = _donated if self.plan.donate else _kept
-        step = int(carry.step)
-        known = step == self._order_at and step % steps_per_epoch(len(self._order), self.plan.batch_size or 1) != 0
-        args = np.int32(end), np.int32(window), data, self._order, np.bool_(known)
+        known = np.bool_(int(carry.step) == self._order_at)
+        args = np.int32(end), np.int32(window), data, self._order, known
         new, seen, order = run(self.static, self.plan, self.plan.donate, self.arrays, carry, *args)
         seen = jax.device_get(seen)  # the one synchronisation
         if not seen[3] and not self.plan.donate:
