@@ -32,6 +32,7 @@ from .monitor import Monitor, Status
 
 CAPACITY = 8192  # steps in one chunk, at most
 CHUNK_SECONDS = 0.25
+BLOCK = 256  # steps whose noise is drawn in one call, where it is drawn ahead
 GROWTH = 16  # a chunk has at most so many times the steps of the one before
 _PACE: dict[tuple[Static, "Plan"], int] = {}  # steps a chunk, learned from earlier fits: chunk borders decide nothing
 TRACES = {"init": 0, "chunk": 0}  # read by the tests: a second fit must not raise it
@@ -102,7 +103,6 @@ def _chunk(static: Static, plan: Plan, careful: bool, arrays, carry: Carry, end,
     root = jr.wrap_key_data(carry.key)
     data_key, step_key = jr.fold_in(root, 1), jr.fold_in(root, 2)
     first = carry.step
-    keys = jax.vmap(lambda s: jr.fold_in(step_key, s))(first + jnp.arange(plan.capacity))  # one call a chunk
     resident = plan.batch_size is not None and not plan.streamed
     n_data, batch_size = length(data) if resident else 0, plan.batch_size or 0
     per_epoch = steps_per_epoch(n_data, batch_size) if resident else 1
@@ -120,15 +120,25 @@ def _chunk(static: Static, plan: Plan, careful: bool, arrays, carry: Carry, end,
         order = jax.lax.cond((position == 0) & (step > first), lambda: shuffled(step), lambda: order)
         return batch_at(data, order, position, n_data, batch_size), order
 
-    ahead = None
-    if plan.ahead:
+    noise_of = lambda step, batch: algorithm.noise(jr.fold_in(step_key, step), batch)
+    ahead = ()
+    if plan.ahead:  # the noise of this chunk's steps, a block of steps a call
         spec = jax.eval_shape(lambda: batch_of(first, order)[0])
-        ahead = jax.vmap(lambda key: algorithm.noise(key, spec))(keys)
+        size = min(BLOCK, plan.capacity)
+        draw = jax.vmap(lambda step: noise_of(step, spec))
+        one = jax.eval_shape(lambda: draw(jnp.arange(size)))
+        n_blocks = -(-plan.capacity // size)
+        empty = jax.tree.map(lambda a: jnp.zeros((n_blocks * size, *a.shape[1:]), a.dtype), one)
+        put = lambda buffer, block, at: jax.lax.dynamic_update_slice_in_dim(buffer, block, at, 0)
+        fill = lambda b, ahead: jax.tree.map(
+            lambda a, new: put(a, new, b * size), ahead, draw(first + b * size + jnp.arange(size))
+        )
+        ahead = jax.lax.fori_loop(0, (end - first + size - 1) // size, fill, empty)
 
     def step(i, c):
         carry, order, values = c
         batch, order = batch_of(i, order)
-        noise = jax.tree.map(lambda a: a[i - first], ahead) if plan.ahead else algorithm.noise(keys[i - first], batch)
+        noise = jax.tree.map(lambda a: a[i - first], ahead) if plan.ahead else noise_of(i, batch)
         state, value = algorithm.step(noise, carry.state, batch, carry.monitor.scale)
         m = carry.monitor
         if careful:  # passes over the whole state: only after a failure
