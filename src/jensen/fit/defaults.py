@@ -11,6 +11,8 @@ from ..errors import OptionError, explain
 from ..facts import Fact
 from ..families.base import AbstractDistribution, AbstractFamily
 from ..gradients.base import AbstractEstimator
+from ..gradients.plans import AbstractPlan
+from ..judge import Composition, refusals
 from ..models.base import AbstractModel
 from ..objectives.base import AbstractObjective
 from ..tree import length
@@ -65,13 +67,17 @@ def local_of(model: AbstractModel) -> Any:
 def default_family(model: AbstractModel) -> AbstractFamily:
     """Mean field over the continuous sites, Bernoulli and Categorical over the discrete ones; amortised if plated."""
     if model.plated:
-        return families.Amortised()
+        kinds = getattr(model, "site_kinds", {})
+        real = all(k == "real" for k in kinds.values())
+        return families.Amortised(None if real else _factors(model.latents, kinds))
     return _factors(model.latents, getattr(model, "site_kinds", {}))
 
 
 def _factors(latents: PyTree, kinds: dict[str, str]) -> AbstractDistribution:
     if all(k == "real" for k in kinds.values()):
         return families.MeanField()
+    if not isinstance(latents, dict):
+        return _BY_KIND[next(iter(kinds.values()))]()
     return families.Product({site: _BY_KIND[kinds[site]]() for site in latents})
 
 
@@ -87,19 +93,42 @@ def bind(family: AbstractFamily, model: AbstractModel, rows: PyTree, seed: int) 
     return family.bind((model.latents, local), rows, key)
 
 
-def default_gradient(model: AbstractModel, family: AbstractFamily, objective: AbstractObjective) -> AbstractEstimator:
-    """The valid estimator of least variance: path gradients where there is a path, enumeration where it is cheap."""
-    path = {Fact.REPARAMETERISED} <= family.facts and Fact.DIFFERENTIABLE in model.facts
-    if path:
-        landing = Fact.ZERO_MEAN_SCORE in family.facts and not (model.plated and Fact.LINEAR in objective.facts)
-        return gradients.DoublyReparameterised() if landing else gradients.Pathwise()
-    sites = getattr(family, "sites", None)
-    if sites and Fact.DIFFERENTIABLE in model.facts and any(Fact.REPARAMETERISED in q.facts for q in sites.values()):
+def complete(
+    model: AbstractModel,
+    family: AbstractFamily,
+    objective: AbstractObjective,
+    gradient: AbstractEstimator | None,
+    plan: AbstractPlan,
+    n_samples: int | None,
+    minibatched: bool,
+) -> Composition:
+    """The composition with the gradient and the number of draws filled in: the first candidate the judge accepts
+    (or objects to least)."""
+
+    def with_gradient(g: AbstractEstimator) -> Composition:
+        n = n_samples or default_n_samples(model, g, objective)
+        return Composition(model, family, objective, g, plan, n, minibatched)
+
+    if gradient is not None:
+        return with_gradient(gradient)
+    tried = [with_gradient(g) for g in _candidates(model, family, objective)]
+    return min(tried, key=lambda c: len(refusals(c)))  # the first of the fewest: normally none
+
+
+def _candidates(model: AbstractModel, family: AbstractFamily, objective: AbstractObjective) -> list[AbstractEstimator]:
+    """Estimators by falling preference: path gradients where there is a path, enumeration where it is cheap."""
+    out: list[AbstractEstimator] = []
+    if not model.plated or Fact.LINEAR not in objective.facts:
+        out.append(gradients.DoublyReparameterised())
+    out.append(gradients.Pathwise())
+    if Fact.PRODUCT in family.facts:
         method = lambda q: gradients.Pathwise() if Fact.REPARAMETERISED in q.facts else gradients.LeaveOneOut()
-        return gradients.Sitewise({n: method(q) for n, q in sites.items()})
+        chosen = {n: method(q) for n, q in getattr(family, "sites", {}).items()}
+        if any(m.role == "path" for m in chosen.values()):
+            out.append(gradients.Sitewise(chosen))
     if Fact.ENUMERABLE in family.facts and Fact.LINEAR in objective.facts and _states(family) <= ENUMERABLE_STATES:
-        return gradients.Enumerate()
-    return gradients.LeaveOneOut()
+        out.append(gradients.Enumerate())
+    return [*out, gradients.LeaveOneOut(), gradients.ScoreFunction()]
 
 
 def _states(family: AbstractFamily) -> float:

@@ -72,7 +72,7 @@ def _runner(algorithm: Any, job: Job) -> Runner:
         stream = Stream(job.rows, job.batch_size or 1, job.seed, capacity)
     noise = jax.eval_shape(lambda: algorithm.noise(jr.key(0), job.first))
     scalars = sum(a.size for a in jax.tree.leaves(noise))
-    keys = any(jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key) for a in jax.tree.leaves(noise))
+    keys = any(jnp.issubdtype(a.dtype, jax.dtypes.prng_key) for a in jax.tree.leaves(noise))
     ahead = scalars <= AHEAD_SCALARS // 1024 and not keys
     if ahead:
         capacity = min(capacity, AHEAD_SCALARS // max(scalars, 1))

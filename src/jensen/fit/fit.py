@@ -18,7 +18,7 @@ from ..facts import Fact
 from ..families.base import AbstractDistribution, AbstractFamily
 from ..gradients import plans
 from ..gradients.base import AbstractEstimator, Parts
-from ..judge import Composition, check
+from ..judge import check
 from ..models.base import AbstractModel
 from ..models.coerce import as_model
 from ..objectives.base import AbstractObjective
@@ -107,12 +107,11 @@ def fit(
 
     def attempt(family: AbstractFamily) -> Fit:
         bound = defaults.bind(family, model, rows, seed)
-        estimator = gradient if gradient is not None else defaults.default_gradient(model, bound, objective)
-        n = n_samples or defaults.default_n_samples(model, estimator, objective)
         minibatched = batch_size is not None and rows is not None and batch_size < n_rows(rows)
-        composition = Composition(model, bound, objective, estimator, plan, n, minibatched)
+        composition = defaults.complete(model, bound, objective, gradient, plan, n_samples, minibatched)
         check(composition)
-        algorithm = GradientVI(Parts(model, bound, estimator), objective, plan, _optimiser(optimizer), n)
+        parts = Parts(model, bound, composition.gradient)
+        algorithm = GradientVI(parts, objective, plan, _optimiser(optimizer), composition.n_samples)
         return drive(algorithm, composition, job)
 
     first = attempt(chosen if chosen is not None else defaults.default_family(model))
