@@ -3,10 +3,9 @@
 Rows of step s are a function of (key, s) alone.
 """
 
-import mmap
+import os
 import threading
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ..batch import Batch
+from ..errors import DataError, explain
 from ..tree import default_float, length
 
 
@@ -51,18 +51,22 @@ def first_batch(rows: PyTree, batch_size: int | None) -> Batch:
 
 
 class MappedArray:
-    """A `.npy` file larger than memory, read by rows; pages are given back after each read, so that the resident
-    memory stays small whatever the file's size."""
+    """A `.npy` larger than memory, read row by row where it is needed.
+
+    By `pread`, not through a memory map: a random page fault reads far more than a row ahead, and mapped pages count as
+    resident. So the resident memory does not grow with the file.
+    Raises:  DataError for a file that is not a `.npy` of plain numbers in C order.
+    """
 
     def __init__(self, path: str | Path):
-        mapped = np.load(path, mmap_mode="r")
-        self.path, self.shape, self.dtype = Path(path), mapped.shape, mapped.dtype
-        self._file = open(path, "rb")  # noqa: SIM115 - lives as long as the map
-        self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
-        size = int(np.prod(mapped.shape))
-        flat = np.frombuffer(self._map, mapped.dtype, size, mapped.offset)
-        self._rows = flat.reshape(mapped.shape, order="F" if np.isfortran(mapped) else "C")
-        del mapped
+        self.path = Path(path)
+        mapped = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        self.shape, self.dtype, self._offset = mapped.shape, mapped.dtype, mapped.offset
+        if not mapped.flags.c_contiguous or mapped.ndim == 0:
+            asked, instead = f"reading `{path}` by rows", "np.save(path, np.ascontiguousarray(x))"
+            raise DataError(explain(asked, "it is not in C order", "a row must lie in one piece", instead))
+        self._row_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115 - lives as long as the array
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -71,9 +75,13 @@ class MappedArray:
     def ndim(self) -> int:
         return len(self.shape)
 
-    def __getitem__(self, index: Any) -> np.ndarray:
-        out = np.array(self._rows[index])
-        self._map.madvise(mmap.MADV_DONTNEED)
+    def __getitem__(self, index: np.ndarray | slice) -> np.ndarray:
+        """The rows of an integer array, or of a slice."""
+        rows = np.arange(*index.indices(len(self))) if isinstance(index, slice) else np.asarray(index)
+        out = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        view, n = memoryview(out).cast("B"), self._row_bytes
+        for i, row in enumerate(rows):
+            os.preadv(self._file.fileno(), [view[i * n : (i + 1) * n]], self._offset + int(row) * n)
         return out
 
 
