@@ -44,7 +44,7 @@ def table():
     z = rng.normal(size=(150, 2))
     x = z @ rng.normal(size=(2, 5)) + 0.3 * rng.normal(size=(150, 5))
     x = np.column_stack([x * [1, 1e-3, 1e4, 1, 10] + [0, 5, -1e5, 1e9, 3], np.full(150, 7.0)])
-    return x, VAE(2, **TINY).fit(x)
+    return x, VAE(2, **{**TINY, "n_steps": 500}).fit(x)
 
 
 # ---- rows do not see each other ---------------------------------------------------------------------------------
@@ -171,8 +171,8 @@ def test_random_state_decides_all():
 def test_attributes_and_names(table):
     x, vae = table
     assert str(vae.verdict_) in ("RELIABLE", "DOUBTFUL", "UNRELIABLE")
-    assert vae.n_iter_ == 50
-    assert vae.history_.shape == (50,)
+    assert vae.n_iter_ == 500
+    assert vae.history_.shape == (500,)
     assert list(vae.get_feature_names_out()) == ["vae0", "vae1"]
     frame = pd.DataFrame(x, columns=list("abcdef"))
     named = clone(vae).set_output(transform="pandas").fit(frame)

@@ -24,6 +24,7 @@ from .checkpoint import Clock, load_carry, save_carry
 from .evaluate import draws_global, draws_rows, draws_streamed
 from .loop import Carry, Outcome, Plan, Runner
 from .minibatch import MappedArray, Stream, n_rows, steps_per_epoch
+from .monitor import PATIENCE
 from .progress import progress_bar
 from .result import Attempt, Fit
 
@@ -139,10 +140,10 @@ def _never_finite(composition: Composition, job: Job) -> str:
     )
 
 
-def _best_step_size(runner: Runner, job: Job) -> tuple[float, Outcome | None]:
-    """The step size with the highest objective after a short trial from the same start; the same compiled code.
+def _best_step_size(runner: Runner, job: Job) -> tuple[float, float, Outcome | None]:
+    """The step size with the highest objective after a short trial from the same start, and that objective.
 
-    Interrupted, the trial under way is the second value: all there is.
+    Interrupted, the trial under way is the third value: all there is.
     """
     n = int(np.clip(job.n_steps // 25, 20, 200))
     scores = []
@@ -155,8 +156,9 @@ def _best_step_size(runner: Runner, job: Job) -> tuple[float, Outcome | None]:
         healthy = out.why == "budget" and int(out.carry.monitor.skipped) == 0 and len(tail) and np.isfinite(tail).all()
         scores.append(float(np.mean(tail)) if healthy else -np.inf)
         if out.why == "interrupted":
-            return scale, out
-    return STEP_SIZES[int(np.argmax(scores))] if np.isfinite(scores).any() else STEP_SIZES[0], None
+            return scale, -np.inf, out
+    best = int(np.argmax(scores))
+    return STEP_SIZES[best], scores[best], None
 
 
 def _fingerprint(runner: Runner, job: Job) -> str:
@@ -193,11 +195,12 @@ def _drive(algorithm: GradientVI, composition: Composition, job: Job) -> Fit:
             carry, history, header = load_carry(path, runner.init(job.seed), fingerprint)
             step_size = header.get("step_size")
     if carry is None:
+        reached = -np.inf
         if job.tuned:
-            step_size, cut_short = _best_step_size(runner, job)
+            step_size, reached, cut_short = _best_step_size(runner, job)
             if cut_short is not None:
                 return _result(algorithm, composition, job, runner, cut_short, cut_short.values, step_size)
-        carry = runner.init(job.seed, step_size or 1.0)
+        carry = runner.init(job.seed, step_size or 1.0, reached)
     clock, seen = Clock(job.checkpoint_seconds), [history]
 
     def save(carry: Carry) -> None:
@@ -234,7 +237,7 @@ def _final_parameters(runner: Runner, job: Job, outcome: Outcome) -> Any:
 
 def _why(job: Job, outcome: Outcome) -> str:
     """`budget` splits: with a fixed step size, no progress over the last windows is `stalled`."""
-    stalled = outcome.why == "budget" and int(outcome.carry.monitor.stalls) >= 2 and not job.tuned
+    stalled = outcome.why == "budget" and int(outcome.carry.monitor.stalls) >= PATIENCE and not job.tuned
     settled = outcome.why == "budget" and job.tuned and int(outcome.carry.monitor.decays) >= 2
     return "stalled" if stalled else "converged" if settled else outcome.why
 

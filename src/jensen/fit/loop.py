@@ -77,13 +77,15 @@ def strong(tree: PyTree) -> PyTree:
 
 
 @compiled(0, 1)
-def _init(static: Static, plan: Plan, arrays, key_data, batch: Batch, scale) -> Carry:
+def _init(static: Static, plan: Plan, arrays, key_data, batch: Batch, scale, best) -> Carry:
     TRACES["init"] += 1
     algorithm: AbstractAlgorithm = eqx.combine(arrays, static.tree)
     state = strong(algorithm.init(jr.fold_in(jr.wrap_key_data(key_data), 0), batch))
     average = jax.tree.map(jnp.zeros_like, algorithm.parameters(state)) if plan.average else ()
     none = jnp.zeros((), jnp.int32)
-    return Carry(state, () if plan.donate else state, average, none, mon.start(default_float(), scale), key_data, none)
+    return Carry(
+        state, () if plan.donate else state, average, none, mon.start(default_float(), scale, best), key_data, none
+    )
 
 
 def _finite(tree: PyTree) -> Array:
@@ -199,9 +201,9 @@ class Runner:
             padded = steps_per_epoch(length(data), plan.batch_size) * plan.batch_size
             self._order = np.zeros(padded, np.int32)
 
-    def init(self, seed: int, scale: float = 1.0) -> Carry:
-        start = np.asarray(scale, default_float())
-        return _init(self.static, self.plan, self.arrays, jr.key_data(jr.key(seed)), self.first, start)
+    def init(self, seed: int, scale: float = 1.0, best: float = -np.inf) -> Carry:
+        numbers = np.asarray(scale, default_float()), np.asarray(best, default_float())
+        return _init(self.static, self.plan, self.arrays, jr.key_data(jr.key(seed)), self.first, *numbers)
 
     def advance(self, carry: Carry, end: int, window: int) -> tuple[Carry, Any]:
         """One chunk, to step `end` at most; replayed carefully if something was not finite. (carry, host numbers)."""

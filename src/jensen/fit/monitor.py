@@ -1,6 +1,7 @@
 """What the loop watches, inside the compiled code: window means of the value, and what follows from them.
 
-Steps are grouped in windows of W. At a window's end its mean is compared with the previous one. Decisions are a function
+Steps are grouped in windows of W. At a window's end its mean is compared with that of
+the last one that made progress. Decisions are a function
 of steps alone, never of wall time, so that chunk borders, a resume or a slow machine change nothing.
 """
 
@@ -14,7 +15,7 @@ DECAY = 0.3  # step-size factor when progress stalls
 SHRINK = 0.25  # step-size factor when steps fail
 MAX_DECAYS = 4
 MAX_SHRINKS = 8
-PATIENCE = 2  # windows without progress before the step size falls
+PATIENCE = 3  # windows without progress before the step size falls
 BAD_RUN = 10  # failed steps in a row before rolling back
 
 
@@ -30,7 +31,7 @@ class Monitor(NamedTuple):
     count: Array
     mean: Array
     m2: Array
-    previous: Array  # mean of the previous window
+    previous: Array  # mean of the last window that made progress: slow rises add up until they show
     previous_se2: Array
     best: Array  # best window mean so far: `safe` is the state at its end
     stalls: Array  # windows in a row without progress
@@ -42,10 +43,12 @@ class Monitor(NamedTuple):
     status: Array
 
 
-def start(dtype, scale) -> Monitor:
+def start(dtype, scale, best) -> Monitor:
+    """`best`: a value known to be within reach (a trial's): a first window far below it counts as a fall."""
     zero, none = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
     low = jnp.full((), -jnp.inf, dtype)
-    return Monitor(zero, zero, zero, low, zero, low, none, none, none, none, none, jnp.asarray(scale, dtype), none)
+    best = jnp.asarray(best, dtype)
+    return Monitor(zero, zero, zero, low, zero, best, none, none, none, none, none, jnp.asarray(scale, dtype), none)
 
 
 def observe(m: Monitor, value: Array) -> Monitor:
@@ -64,17 +67,20 @@ def decide(m: Monitor, decay: bool, stop: bool) -> tuple[Monitor, Array, Array, 
     progress = first | (m.mean - m.previous > noise)
     better = m.mean >= m.best
     # far below the best window: the step size is too large for where we are
-    fell = decay & ~first & (m.best - m.mean > 20 * noise + 1.0)
+    fell = decay & (m.best - m.mean > 20 * noise + 1.0)
     stalls = jnp.where(progress | fell, 0, m.stalls + 1)
     lower = decay & (stalls >= PATIENCE)
     done = stop & lower & (m.decays >= MAX_DECAYS)
     shrinks = m.shrinks + fell
     scale = m.scale * jnp.where(lower & ~done, DECAY, 1.0) * jnp.where(fell, SHRINK, 1.0)
     status = jnp.where(done, Status.CONVERGED, jnp.where(shrinks > MAX_SHRINKS, Status.DIVERGED, m.status))
-    zero = jnp.zeros_like(m.mean)
+    # after a fall the next window is a first one: the safe state may itself be worse than the window it ended
+    low = jnp.full_like(m.mean, -jnp.inf)
+    zero, renew = jnp.zeros_like(m.mean), progress | lower
     new = m._replace(
         count=zero, mean=zero, m2=zero,
-        previous=jnp.where(fell, m.best, m.mean), previous_se2=se2, best=jnp.maximum(m.best, m.mean),
+        previous=jnp.where(fell, low, jnp.where(renew, m.mean, m.previous)),
+        previous_se2=jnp.where(renew, se2, m.previous_se2), best=jnp.where(fell, low, jnp.maximum(m.best, m.mean)),
         stalls=jnp.where(lower, 0, stalls), decays=m.decays + lower, shrinks=shrinks, scale=scale,
         status=status.astype(jnp.int32),
     )  # fmt: skip
