@@ -140,7 +140,7 @@ def diagnose_global(
         [
             f"The tails of the importance weights are light enough ({khat}): q covers the posterior it was compared with.",
             f"The importance weights have heavy tails ({khat}, want below {KHAT_GOOD}): intervals may be too narrow.",
-            f"{khat} is above {KHAT_USABLE}: q misses part of the posterior. Try family=FullRank(), or reparameterize.",
+            f"{khat} is above {KHAT_USABLE}: q misses part of the posterior. Try a richer family, or reparameterize.",
         ][level],
     )
     level = _graded(-ess, -ESS_GOOD, -ESS_USABLE)
