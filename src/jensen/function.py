@@ -1,5 +1,6 @@
 """Functions as cache keys: two functions are equal if they were written and captured alike."""
 
+import dataclasses
 import functools
 import types
 from collections.abc import Callable
@@ -56,6 +57,34 @@ class Function:
 
     def __repr__(self) -> str:
         return getattr(self.fn, "__name__", repr(self.fn))
+
+
+def description(value: Any, depth: int = 0) -> Any:
+    """What a value is, in words that are the same in another process: for checkpoints, which must tell a changed model.
+
+    Functions by their bytecode and captured values, modules and dataclasses by their fields, arrays by shape and dtype.
+    """
+    if depth > 12:
+        return "..."
+    inner = lambda v: description(v, depth + 1)
+    if isinstance(value, Function):
+        return inner(value.fn)
+    if isinstance(value, types.FunctionType):
+        cells = [inner(c.cell_contents) for c in value.__closure__ or ()]
+        return ["function", inner(value.__code__), cells, inner(value.__defaults__ or ())]
+    if isinstance(value, types.CodeType):
+        return ["code", value.co_code.hex(), value.co_names, [inner(c) for c in value.co_consts]]
+    if isinstance(value, (tuple, list)):
+        return [type(value).__name__, *map(inner, value)]
+    if isinstance(value, dict):
+        return ["dict", *([inner(k), inner(v)] for k, v in value.items())]
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return ["array", tuple(value.shape), str(value.dtype)]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [type(value).__qualname__, *(inner(getattr(value, f.name, None)) for f in dataclasses.fields(value))]
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+        return repr(value)
+    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 class Static:

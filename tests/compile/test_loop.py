@@ -100,6 +100,15 @@ def test_checkpoint_of_another_fit_is_refused(tmp_path):
         quick(regression(), X + 1, checkpoint=tmp_path)
 
 
+def test_checkpoint_of_a_changed_model_is_refused(tmp_path):
+    """The same shapes and data, another log density; the same one written again is welcome."""
+    make = lambda power: jn.models.LogDensity(lambda z: -0.5 * (z**power).sum(), (2,))
+    first = quick(make(2), checkpoint=tmp_path)
+    assert same(first, quick(make(2), checkpoint=tmp_path))
+    with pytest.raises(jn.CheckpointError, match="another model"):
+        quick(make(4), checkpoint=tmp_path)
+
+
 def test_an_epoch_visits_every_row_once_and_weights_the_short_batch():
     """53 rows in batches of 10: the last batch has 3, each weighing 53/3; padding weighs 0."""
     order = minibatch.permutation(jr.key(0), jnp.int32(2), 53, 10)

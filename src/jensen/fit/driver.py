@@ -18,6 +18,7 @@ from ..batch import Batch
 from ..compiled import key_for
 from ..diagnostics.verdict import Diagnosis, diagnose_global, diagnose_rows
 from ..errors import ModelError, explain
+from ..function import description
 from ..judge import Composition
 from ..tree import Layout, split_trainable
 from .checkpoint import Clock, load_carry, save_carry
@@ -162,12 +163,10 @@ def _best_step_size(runner: Runner, job: Job) -> tuple[float, float, Outcome | N
 
 
 def _fingerprint(runner: Runner, job: Job) -> str:
-    """What must agree for a checkpoint to be resumed: shapes of the state, the plan, and the data themselves."""
+    """What must agree for a checkpoint to be resumed: the plan, the model with its code, the parts, the data."""
     digest = hashlib.sha256()
     digest.update(repr((runner.plan, job.seed, job.n_steps, job.n_restarts)).encode())
-    digest.update(
-        repr([type(p).__name__ for p in jax.tree.leaves(runner.static.tree, is_leaf=lambda x: x is not None)]).encode()
-    )
+    digest.update(repr(description(runner.algorithm)).encode())
     for leaf in jax.tree.leaves((runner.arrays, runner.data)):
         a = np.asarray(leaf)
         digest.update(repr((a.shape, str(a.dtype))).encode())
