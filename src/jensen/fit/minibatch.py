@@ -79,7 +79,7 @@ class MappedArray:
         """The rows of an integer array, or of a slice."""
         rows = np.arange(*index.indices(len(self))) if isinstance(index, slice) else np.asarray(index)
         out = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        view, n = memoryview(out).cast("B"), self._row_bytes
+        view, n = out.data.cast("B"), self._row_bytes
         for i, row in enumerate(rows):
             os.preadv(self._file.fileno(), [view[i * n : (i + 1) * n]], self._offset + int(row) * n)
         return out
