@@ -133,6 +133,23 @@ def test_streamed_rows_are_an_epoch_too(tmp_path):
     assert sorted(seen) == list(range(53))
 
 
+def test_checkpoint_of_another_file_is_refused(tmp_path):
+    for name, data in (("a", X), ("b", X + 1)):
+        np.save(tmp_path / f"{name}.npy", data)
+    options = {"batch_size": 20, "checkpoint": tmp_path / "run"}
+    quick(regression(), minibatch.MappedArray(tmp_path / "a.npy"), **options)
+    with pytest.raises(jn.CheckpointError, match="data"):
+        quick(regression(), minibatch.MappedArray(tmp_path / "b.npy"), **options)
+
+
+def test_a_file_that_lost_its_end_is_not_read_as_data(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    rows = minibatch.MappedArray(tmp_path / "x.npy")
+    os.truncate(tmp_path / "x.npy", (tmp_path / "x.npy").stat().st_size - 8)
+    with pytest.raises(jn.DataError, match="shorter than its header"):
+        rows[np.array([0, 52])]
+
+
 def test_streamed_fit_agrees_with_one_in_memory(tmp_path):
     """Other permutations, the same posterior."""
     np.save(tmp_path / "x.npy", X)

@@ -167,7 +167,10 @@ def _fingerprint(runner: Runner, job: Job) -> str:
     digest = hashlib.sha256()
     digest.update(repr((runner.plan, job.seed, job.n_steps, job.n_restarts)).encode())
     digest.update(repr(description(runner.algorithm)).encode())
-    for leaf in jax.tree.leaves((runner.arrays, runner.data)):
+    data = (
+        runner.data if runner.stream is None else (np.asarray(job.rows.shape), _some_rows(job))
+    )  # a file: a part of it
+    for leaf in jax.tree.leaves((runner.arrays, data)):
         a = np.asarray(leaf)
         digest.update(repr((a.shape, str(a.dtype))).encode())
         digest.update(np.ascontiguousarray(a).data)

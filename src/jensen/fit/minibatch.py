@@ -81,7 +81,9 @@ class MappedArray:
         out = np.empty((len(rows), *self.shape[1:]), self.dtype)
         view, n = out.data.cast("B"), self._row_bytes
         for i, row in enumerate(rows):
-            os.preadv(self._file.fileno(), [view[i * n : (i + 1) * n]], self._offset + int(row) * n)
+            if os.preadv(self._file.fileno(), [view[i * n : (i + 1) * n]], self._offset + int(row) * n) != n:
+                because, instead = "the file is shorter than its header says", "an intact file"
+                raise DataError(explain(f"reading row {row} of `{self.path}`", "it cannot be read", because, instead))
         return out
 
 
@@ -133,7 +135,7 @@ class Stream:
         def read(at=start + self.chunk):
             try:
                 box["value"] = self._read(at)
-            except OSError as error:
+            except (OSError, DataError) as error:
                 box["error"] = error
 
         thread = threading.Thread(target=read, daemon=True)

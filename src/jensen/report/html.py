@@ -122,7 +122,7 @@ def key_numbers(fit: Any) -> list[dict[str, str]]:
     ess = "not available" if not math.isfinite(d.ess) else f"{d.ess:.0%}"
     per_row = d.details.get("elbo_per_datum")
     elbo_note = "" if per_row is None else f"; {number(per_row)} a row"
-    density = fit.options.get("model") == "LogDensity" or not d.details.get("normalised", True)
+    density = fit.options.get("model") == "LogDensity"
     meant = "log p(data), or the log of the density's integral" if density else "log p(data)"
     a_row, over_rows = (" a row", "; 95th percentile over rows") if fit.plated else ("", "")
     good = "tail of the importance weights; below 0.5 is good, above 0.7 is not usable" + over_rows
