@@ -43,6 +43,12 @@ def tile(tree: PyTree, n: int) -> PyTree:
     return jax.tree.map(lambda a: jnp.broadcast_to(a[None], (n, *a.shape)) if eqx.is_array(a) else a, tree)
 
 
+def tile_trainable(tree: T, n: int) -> T:
+    """The same module with a new leading axis of size `n` on what is trained."""
+    params, rest = split_trainable(tree)
+    return eqx.combine(tile(params, n), rest)
+
+
 def row_spec(tree: PyTree) -> PyTree:
     """Shapes and dtypes of one row of a batched tree."""
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), tree)

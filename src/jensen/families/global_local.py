@@ -10,7 +10,7 @@ from jaxtyping import Array, PyTree
 from ..batch import Batch
 from ..errors import ModelError, explain
 from ..facts import Fact
-from ..tree import length, row_spec, split_trainable, tile
+from ..tree import length, row_spec, split_trainable, tile_trainable
 from .base import AbstractDistribution, AbstractFamily
 from .mean_field import MeanField
 from .noise import is_law
@@ -42,8 +42,7 @@ class Table(AbstractFamily):
             return self
         n_rows = length(rows)
         one = self.distribution.bind(latents, None, key)
-        params, rest = split_trainable(one)
-        return Table(eqx.combine(tile(params, n_rows), rest), n_rows)
+        return Table(tile_trainable(one, n_rows), n_rows)
 
     def __call__(self, x: PyTree) -> AbstractDistribution:
         params, rest = split_trainable(self.distribution)

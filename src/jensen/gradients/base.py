@@ -18,7 +18,7 @@ from ..batch import Batch
 from ..families.base import AbstractDistribution, AbstractFamily
 from ..models.base import AbstractModel
 from ..objectives.base import AbstractObjective
-from ..tree import length, row_spec, split_trainable, stop, tile
+from ..tree import length, row_spec, split_trainable, stop, tile_trainable
 from .plans import AbstractPlan
 
 if TYPE_CHECKING:  # not a field: a checker would want it in `__init__`
@@ -42,7 +42,11 @@ class Bound(eqx.Module):
         if not model.plated:
             return cls(model, family(batch), objective, batch, ())
         n = length(batch.rows)
-        q = _tile(family, n) if isinstance(family, AbstractDistribution) else eqx.filter_vmap(family)(batch.rows)
+        q = (
+            tile_trainable(family, n)
+            if isinstance(family, AbstractDistribution)
+            else eqx.filter_vmap(family)(batch.rows)
+        )
         return cls(model, q, objective, batch.rows, (n,))
 
     def stop(self, *what: str) -> "Bound":
@@ -97,11 +101,6 @@ class Bound(eqx.Module):
         """The closed-form part, shape `plate`."""
         exact = lambda q, x: jnp.asarray(self.objective.exact(self.model, q, x))
         return eqx.filter_vmap(exact)(self.q, self.x) if self.plate else exact(self.q, self.x)
-
-
-def _tile(family, n):
-    params, rest = split_trainable(family)
-    return eqx.combine(tile(params, n), rest)
 
 
 class Terms(NamedTuple):
