@@ -54,26 +54,26 @@ class Diagnosis:
         return cls(**{**data, "verdict": Verdict(data["verdict"])})
 
 
-class _Judgement:
+class Judgement:
     """Collects reasons; the worst level wins."""
 
     def __init__(self) -> None:
-        self.level, self.good, self.bad = 0, [], []
+        self.level, self.faults, self.good, self.bad = 0, 0, [], []
 
     def __call__(self, level: int, sentence: str) -> None:
-        self.level = max(self.level, level)
+        self.level, self.faults = max(self.level, level), self.faults + level
         (self.bad if level else self.good).append(sentence)
 
     def result(self) -> tuple[Verdict, list[str]]:
         return list(Verdict)[self.level], self.bad + self.good
 
 
-def _graded(value: float, good: float, usable: float) -> int:
+def graded(value: float, good: float, usable: float) -> int:
     """0 up to `good`, 1 up to `usable`, else 2; NaN is 2."""
     return 0 if value <= good else 1 if value <= usable else 2
 
 
-def _ending(judge: _Judgement, why: str, skipped: int, n_steps: int, *, matters: bool) -> None:
+def _ending(judge: Judgement, why: str, skipped: int, n_steps: int, *, matters: bool) -> None:
     """What the way the optimisation ended says. Where importance weights already vouch for q it `matters` less."""
     if why == "diverged":
         judge(
@@ -111,7 +111,7 @@ def diagnose_global(
     complete: bool = True,
 ) -> Diagnosis:
     """From draws of q over global latents: k-hat, ESS, and how far reweighting to the posterior moves the moments."""
-    judge = _Judgement()
+    judge = Judgement()
     log_w = np.asarray(log_p, np.float64) - np.asarray(log_q, np.float64)
     bad = ~np.isfinite(log_w)
     s = log_w.size
@@ -133,7 +133,7 @@ def diagnose_global(
         judge(1, "log p was estimated from a part of the rows, so these checks are themselves approximate.")
     # where nearly all draws keep their worth, the tail that k-hat sees carries next to no mass
     slack = KHAT_SLACK if ess >= ESS_NEARLY_ALL else 0.0
-    level = _graded(smoothed.khat, KHAT_GOOD + slack, KHAT_USABLE + 2 * slack)
+    level = graded(smoothed.khat, KHAT_GOOD + slack, KHAT_USABLE + 2 * slack)
     khat = f"k-hat {smoothed.khat:.2f}"
     judge(
         level,
@@ -143,13 +143,13 @@ def diagnose_global(
             f"{khat} is above {KHAT_USABLE}: q misses part of the posterior. Try a richer family, or reparameterize.",
         ][level],
     )
-    level = _graded(-ess, -ESS_GOOD, -ESS_USABLE)
+    level = graded(-ess, -ESS_GOOD, -ESS_USABLE)
     judge(
         level,
         f"Reweighting keeps {ess:.0%} of the draws' worth (importance ESS)"
         + ("." if not level else f"; want at least {ESS_GOOD:.0%}."),
     )
-    shift, sd_ratio, worst = _moved(coordinates, smoothed.log_weights, names)
+    shift, sd_ratio, worst = moved(coordinates, smoothed.log_weights, names)
     level = 0 if shift <= SHIFT_GOOD and sd_ratio <= SD_GOOD else 1 if shift <= 0.3 and sd_ratio <= 0.3 else 2
     tail = f"by at most {shift:.2f} sd in the mean and {sd_ratio:.0%} in the sd (worst: {worst})."
     judge(
@@ -161,7 +161,7 @@ def diagnose_global(
         )
         + tail,
     )
-    judge(_graded(elbo_se, ELBO_SE_GOOD, 1.0), f"The ELBO is {elbo:.2f} nats, with Monte Carlo error {elbo_se:.2g}.")
+    judge(graded(elbo_se, ELBO_SE_GOOD, 1.0), f"The ELBO is {elbo:.2f} nats, with Monte Carlo error {elbo_se:.2g}.")
     _ending(judge, why, skipped, n_steps, matters=judge.level > 0)
     verdict, reasons = judge.result()
     details = {
@@ -174,7 +174,7 @@ def diagnose_global(
     return Diagnosis(verdict, reasons, float(smoothed.khat), ess, elbo, elbo_se, evidence, evidence_se, s, details)
 
 
-def _moved(x: np.ndarray, log_w: np.ndarray, names: list[str]) -> tuple[float, float, str]:
+def moved(x: np.ndarray, log_w: np.ndarray, names: list[str]) -> tuple[float, float, str]:
     """Largest move of a mean (in sd) and of an sd (relative) when q's draws are reweighted, and the coordinate."""
     x = np.asarray(x, np.float64)
     w = np.exp(log_w)[:, None]
@@ -194,7 +194,7 @@ def _moved(x: np.ndarray, log_w: np.ndarray, names: list[str]) -> tuple[float, f
 
 def diagnose_rows(log_w: Float[np.ndarray, "K R"], n_data: int, *, why: str, skipped: int, n_steps: int) -> Diagnosis:
     """From K draws for each of R rows with a latent each: how well q(z | x) covers each row's posterior."""
-    judge = _Judgement()
+    judge = Judgement()
     log_w = np.asarray(log_w, np.float64)
     k, rows = log_w.shape
     smoothed = [psis(log_w[:, i]) for i in range(rows)]
@@ -206,7 +206,7 @@ def diagnose_rows(log_w: Float[np.ndarray, "K R"], n_data: int, *, why: str, ski
     if not np.isfinite(log_w).all():
         judge(2, "Some log-weights are not finite.")
     heavy = float((khats > KHAT_USABLE).mean())
-    level = _graded(heavy, 0.05, 0.25)
+    level = graded(heavy, 0.05, 0.25)
     remedy = " (want at most 5%): more importance samples in score_samples, IWAE(), or a richer family" if level else ""
     judge(
         level, f"For {heavy:.0%} of {rows} rows k-hat is above {KHAT_USABLE}, where q(z | x) misses posterior{remedy}."

@@ -1,5 +1,6 @@
 """`jensen.fit`: any model and data in; a posterior, and a verdict on it, out."""
 
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import optax
 
 from .. import families, gradients, objectives
 from ..algorithms.adam import adam
+from ..algorithms.budget import Budget
 from ..algorithms.gradient_vi import GradientVI, Optimiser
 from ..errors import ModelError, OptionError, explain
 from ..facts import Fact
@@ -22,13 +24,14 @@ from ..judge import check
 from ..models.base import AbstractModel
 from ..models.coerce import as_model
 from ..objectives.base import AbstractObjective
-from . import defaults
+from . import cache, defaults
+from .auto import check_method, obstacle, refuse_method, solve
 from .driver import Job, drive
 from .minibatch import MappedArray, first_batch, n_rows
 from .result import Fit
 from .rows import as_rows
 
-DEFAULT_STEPS = 20_000
+DEFAULT_STEPS, FLOW_STEPS = 20_000, 3_000
 
 
 def fit(
@@ -39,6 +42,8 @@ def fit(
     objective: AbstractObjective | str | None = None,
     gradient: AbstractEstimator | str | None = None,
     plan: plans.AbstractPlan | str | None = None,
+    method: str | None = None,
+    budget: str | float | None = None,
     optimizer: optax.GradientTransformation | float | None = None,
     n_samples: int | None = None,
     n_steps: int | None = None,
@@ -56,13 +61,22 @@ def fit(
 ) -> Fit:
     """Fits q to a model's posterior, and judges it.
 
-    With nothing chosen it fits mean-field, then full-rank when k-hat says it must, and keeps the better one.
+    With nothing chosen it climbs the ladder, in double precision: Gaussians from every mode found, importance weights,
+    chains, a conditional Gaussian and its chains, each only where the one before does not stand up to the checks
+    (`fit.trail`). Where one latent belongs to each row, or latents are discrete, or rows come in minibatches, and
+    wherever an axis (family, objective, gradient, plan) or an option of the optimiser is given, it takes stochastic
+    gradients: mean-field, then full-rank when k-hat says it must.
 
     Arguments:
         model: a NumPyro function, or a jensen model (`LogDensity`, `LatentVariable`, `from_numpyro(...)`).
         data: for a NumPyro function its arguments (tuple, dict or one value); else an array, table or tree of arrays
             with a leading row axis, or the path of a `.npy` larger than memory.
         family, objective, gradient, plan: the axes, as objects, classes or names (`"full-rank"`).
+        method: "auto" (the ladder), "gradient" (stochastic gradients), or one rung by name: "laplace", "pathfinder",
+            "dadvi", "natural-gradient", "batch-and-match", "score-matching", "mixture", "importance",
+            "conditional-gaussian", "hmc", "nuts", "mala", "smc", "flow".
+        budget: "seconds:30", "evaluations:20000" (of the density with its gradient), or a number of seconds. What is
+            best when it runs out is returned, with its verdict.
         optimizer: an Optax transformation; a number: Adam with that step size; None: Adam whose step size is chosen on
             a short trial and lowered when progress stalls.
         n_samples: draws a step (a datum).   n_steps: optimiser steps; None: at most 20,000, ending when settled.
@@ -77,9 +91,23 @@ def fit(
     Raises:     IncompatibleComposition, ModelError, DataError, OptionError, CheckpointError.
     """
     began = time.perf_counter()
+    cache.switch_on()
     _check_options(n_samples=n_samples, n_steps=n_steps, batch_size=batch_size, n_restarts=n_restarts, n_draws=n_draws)
+    of_gradients = {
+        "family": family, "objective": objective, "gradient": gradient, "plan": plan, "optimizer": optimizer,
+        "n_samples": n_samples, "n_steps": n_steps, "batch_size": batch_size, "checkpoint": checkpoint,
+        "early_stop": early_stop, "average": average, "donate": donate or None, "on_chunk": on_chunk,
+        "n_restarts": None if n_restarts == 1 else n_restarts,
+    }  # fmt: skip
+    given = [name for name, value in of_gradients.items() if value is not None]
+    limit, asked = Budget.parse(budget), None if method is None else check_method(method)
     if isinstance(data, (str, Path)):
         data = _open(Path(data))
+    again = functools.partial(
+        fit, method=method, budget=budget, n_draws=n_draws, progress=progress,
+        **{k: v for k, v in of_gradients.items() if v is not None and k not in ("checkpoint", "on_chunk")},
+    )  # fmt: skip
+    user_model, user_data = model, data
     model, rows = as_model(model, data)
     rows = as_rows(rows, divisible=Fact.MINIBATCH in model.facts)
     if model.plated and rows is None:
@@ -89,6 +117,25 @@ def fit(
             )
         )
     batch_size = _batch_size(model, rows, batch_size)
+    wrong = obstacle(model, rows, batch_size)
+    if asked not in (None, "gradient", "flow"):
+        if given:
+            because = "these belong to stochastic gradients"
+            instead = 'method="gradient", or none of them'
+            raise OptionError(explain(f"method={method!r} with {given}", "the two do not meet", because, instead))
+        if wrong is not None and asked != "auto":
+            raise refuse_method(asked, wrong)
+    if asked not in ("gradient", "flow") and wrong is None and not given:
+        with jax.enable_x64(True):  # data in full precision, where they are arguments of the model
+            precise = as_model(user_model, user_data)[0] if not isinstance(user_model, AbstractModel) else model
+        out = solve(model, precise, rows, asked or "auto", seed, limit, n_draws, progress)
+        out.refit, out.seconds = again, time.perf_counter() - began
+        return out
+    if asked == "flow":
+        chosen_flow = _flow(model, rows, seed, limit, n_draws, family)
+        family, n_steps = chosen_flow, n_steps or FLOW_STEPS
+    if limit.finite:
+        on_chunk = _within(limit, on_chunk)
     objective = cast(
         AbstractObjective, defaults.named("objective", objective, defaults.exported(objectives)) or objectives.ELBO()
     )
@@ -122,8 +169,32 @@ def fit(
             second = attempt(richer)
             best = second if _score(second) >= _score(first) else first
             best.trail = [*first.trail, *second.trail]
-    best.seconds = time.perf_counter() - began
+    best.seconds, best.refit = time.perf_counter() - began, again
     return best
+
+
+def _within(limit: Budget, on_chunk: Callable | None) -> Callable:
+    """Ends the loop when the budget is spent; a step counts as one evaluation."""
+
+    def check(step: int, values: np.ndarray) -> bool:
+        limit.spend(len(values))
+        return bool(on_chunk is not None and on_chunk(step, values)) or limit.spent
+
+    return check
+
+
+def _flow(model: AbstractModel, rows: Any, seed: int, limit: Budget, n_draws: int, family: Any) -> AbstractFamily:
+    """A real-NVP flow around the best Gaussian."""
+    if family is not None:
+        wrong = f"family={type(family).__name__} is given too"
+        raise OptionError(explain('method="flow"', wrong, "the method chooses a flow", 'method="gradient"'))
+    obstacle_ = obstacle(model, rows, None)
+    if obstacle_ is not None:
+        raise refuse_method("flow", obstacle_)
+    base: Any = solve(model, model, rows, "natural-gradient", seed, limit, n_draws, False).family
+    with jax.enable_x64(True):
+        loc, cholesky = jax.device_get((base.layout.unravel(base.loc), base.cholesky()))
+    return families.RealNVP(base.layout.shape_tree(), loc=loc, cholesky=cholesky)
 
 
 def _open(path: Path) -> Any:

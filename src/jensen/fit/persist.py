@@ -3,6 +3,7 @@
 `fit.json` is written last, so a folder that has one is complete; each file is moved into place whole.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -49,7 +50,8 @@ def save(fit: Fit, folder: str | Path) -> Path:
     meta = {
         "format": FORMAT,
         "versions": {name: _version(name) for name in ("jensen", "jax", "equinox")},
-        "x64": bool(jax.config.read("jax_enable_x64")),
+        "x64": fit.double or bool(jax.config.read("jax_enable_x64")),
+        "corrected": fit.corrected,
         "verdict": str(fit.verdict),
         "options": _plain({**fit.options, "plated": bool(fit.plated), "local": local}),
         "diagnosis": _plain(fit.diagnosis.to_json()),
@@ -78,14 +80,17 @@ def load(folder: str | Path, *, model: Any = None, family: Any = None, data: Any
                 family: only for one with parts that jensen does not have (an encoder of your own): an object of the
                 same structure, whose arrays are filled in.
                 data: as for `fit`: the rows that draws of their latents are for; of a NumPyro function its arguments.
+                A fit made in double precision stays in it, whatever the global setting.
     Raises:     CheckpointError for a folder that is not a saved fit, is damaged, or needs `model` or `family`.
     """
     folder = Path(folder)
     meta = read_meta(folder)
-    if meta["x64"] and not jax.config.read("jax_enable_x64"):
-        asked, because = f"loading `{folder}`", "its numbers would lose half their digits"
-        instead = 'jax.config.update("jax_enable_x64", True) first'
-        raise CheckpointError(explain(asked, "it was saved in double precision, which is off", because, instead))
+    double = bool(meta["x64"]) and not jax.config.read("jax_enable_x64")
+    with jax.enable_x64(True) if double else contextlib.nullcontext():
+        return _read(folder, meta, model, family, data, double)
+
+
+def _read(folder: Path, meta: dict[str, Any], model: Any, family: Any, data: Any, double: bool) -> Fit:
     header, arrays = unpack(folder / ARRAYS_FILE, ARRAYS)
     if header["sha256"] != meta["arrays"]:
         wrong, because = f"`{ARRAYS_FILE}` belongs to another save", "the numbers of two fits must not be mixed"
@@ -105,6 +110,8 @@ def load(folder: str | Path, *, model: Any = None, family: Any = None, data: Any
         draws=read("draws").decode(meta["draws"], "draws"),
         options=_real(meta["options"]),
         trail=[Attempt(**_real(a)) for a in meta["trail"]],
+        corrected=meta.get("corrected", "none"),
+        double=double,
         **numbers,
     )
     known = meta["coordinates"]

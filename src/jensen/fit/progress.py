@@ -1,7 +1,9 @@
 """Progress by Rich: steps a second, the objective, time left. Quiet when not at a terminal."""
 
+import contextlib
 import sys
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -60,3 +62,21 @@ def progress_bar(wanted: bool | None, n_steps: int, label: str) -> Quiet | Bar:
     """`wanted`: True, False, or None: only at a terminal."""
     shown = sys.stderr.isatty() if wanted is None else wanted
     return Bar(n_steps, label) if shown else Quiet()
+
+
+@contextlib.contextmanager
+def steps_shown(wanted: bool | None) -> Iterator[Callable[[Any], None] | None]:
+    """A line on standard error for every rung of the ladder. `wanted` as for `progress_bar`."""
+    shown = sys.stderr.isatty() if wanted is None else wanted
+    if not shown:
+        yield None
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True)
+
+    def show(step: Any) -> None:
+        d = step.diagnosis
+        console.print(f"{step.name}: {d.verdict}, k-hat {d.khat:.2f}, {step.evaluations:,} evaluations, {step.seconds:.1f} s")
+
+    yield show

@@ -1,8 +1,9 @@
 """The result of a fit: a posterior, its verdict, and what users do with them."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +31,26 @@ if TYPE_CHECKING:
 class Attempt:
     """One thing that was tried on the way to a fit."""
 
-    family: str
+    family: str  # or the rung
     verdict: str
     khat: float
     elbo: float
     seconds: float
     why: str
+    log_evidence: float = float("nan")
+    evaluations: int = 0
+    climbed: str = ""  # why the ladder went on from here
+
+
+def _own_precision(method: Callable) -> Callable:
+    """The method, run in the precision the fit was made in."""
+
+    @functools.wraps(method)
+    def run(self: "Fit", *args: Any, **kwargs: Any) -> Any:
+        with self.precision():
+            return method(self, *args, **kwargs)
+
+    return run
 
 
 @dataclasses.dataclass
@@ -46,6 +61,10 @@ class Fit:
     diagnosis:  what was measured.   history: the objective at every step, nats.   why: how the optimisation ended:
                 "converged" | "budget" | "stalled" | "diverged" | "interrupted".   trail: everything that was tried.
     draws, log_p, log_q: the draws the verdict was made from, unconstrained, leading axis n (n, rows for plated models).
+    corrected:  how the draws came from q: "none": drawn from it; "importance": resampled by weights; "chains": by MCMC.
+                Then `family` is these draws, `proposal` the density below them (on flat vectors), and log_q that of
+                the proposal with its heavy tails, of which `proposals` holds (log p, log q) of fresh draws.
+    double:     made in float64; its methods compute in it, whatever the global setting.
     """
 
     family: AbstractFamily
@@ -64,6 +83,15 @@ class Fit:
     n_skipped: int = 0
     trail: list[Attempt] = dataclasses.field(default_factory=list)
     coordinates: Any = None  # of a loaded fit: constrains without the model
+    corrected: str = "none"
+    proposal: Any = None
+    double: bool = False
+    proposals: tuple[np.ndarray, np.ndarray] | None = None
+    refit: Callable[..., "Fit"] | None = None  # fits another model with the same options
+
+    def precision(self) -> Any:
+        """Context in which the fit's arrays keep their digits."""
+        return jax.enable_x64(True) if self.double else contextlib.nullcontext()
 
     # ---- the verdict ------------------------------------------------------------------------------------------
     @property
@@ -97,10 +125,10 @@ class Fit:
         return self.options.get("plated", False) if self.model is None else self.model.plated
 
     def __repr__(self) -> str:
-        lines = [f"Fit({self.options['model']}, {self.options['family']}): {self.verdict}"]
-        lines += [
-            f"  elbo {self.elbo:,.2f}   k-hat {self.khat:.2f}   {len(self.history):,} steps, {self.seconds:.2f} s   {self.why}"
-        ]
+        method = self.options.get("method")
+        lines = [f"Fit({self.options['model']}, {method or self.options['family']}): {self.verdict}"]
+        work = f"{self.options['evaluations']:,} evaluations" if method else f"{len(self.history):,} steps"
+        lines += [f"  elbo {self.elbo:,.2f}   k-hat {self.khat:.2f}   {work}, {self.seconds:.2f} s   {self.why}"]
         return "\n".join(lines + [f"  - {r}" for r in self.reasons])
 
     # ---- draws ------------------------------------------------------------------------------------------------
@@ -119,6 +147,7 @@ class Fit:
             )
         return rows, self.plated
 
+    @_own_precision
     def sample(self, n: int = 1000, seed: int = 0, *, data: Any = None) -> PyTree:
         """Posterior draws in the model's own (constrained) coordinates, numpy, leading axis n.
 
@@ -136,6 +165,7 @@ class Fit:
     def _constrainer(self) -> Any:
         return self.model if self.model is not None else self.coordinates
 
+    @_own_precision
     def log_prob(self, z: PyTree, *, data: Any = None) -> np.ndarray:
         """log q of values as `sample` gives them (constrained coordinates, change of variables included), shape (n,).
 
@@ -146,10 +176,12 @@ class Fit:
         arrays, static = eqx.partition((self.family, own), eqx.is_array)
         return jax.device_get(_log_prob(Static(static), arrays, jax.tree.map(jnp.asarray, z), rows, plated))
 
+    @_own_precision
     def predict(self, n: int = 100, seed: int = 0, *, data: Any = None, **new: Any) -> Any:
         """Posterior predictive draws.
 
-        NumPyro models: dict of observed sites, leading axis n; new arguments of the model as keywords.
+        NumPyro models: dict of observed sites, leading axis n. New data are given by the names of the model function's
+        arguments, `predict(n, X=X_new, y=None)`; the others stay.
         Decoders: n new rows for each row of data, shape (n, rows, ...). Otherwise a ModelError: a log density alone
         cannot be sampled.
         """
@@ -169,9 +201,16 @@ class Fit:
             one = lambda key, z: model.likelihood.sample(key, model.decoder(z))
             rows = jax.tree.leaves(z)[0].shape[1]
             return jax.device_get(jax.jit(jax.vmap(jax.vmap(one)))(jax.vmap(lambda k: jr.split(k, rows))(keys), z))
-        z = self.unconstrained(n, seed)
-        return jax.device_get(jax.jit(jax.vmap(lambda k, z: model.predict(k, z, **new)))(keys, z))
+        if new and hasattr(model, "structure"):
+            from ..models.adapters.numpyro_simulate import arguments
 
+            new = dict(zip(("args", "kwargs"), arguments(model, new), strict=True))
+        z = self.unconstrained(n, seed)
+        arrays, rest = eqx.partition(new, eqx.is_array)
+        many = lambda keys, z, a: jax.vmap(lambda k, z: model.predict(k, z, **eqx.combine(a, rest)))(keys, z)
+        return jax.device_get(jax.jit(many)(keys, z, arrays))
+
+    @_own_precision
     def unconstrained(self, n: int = 1000, seed: int = 0, *, data: Any = None) -> PyTree:
         """Draws in the coordinates q lives in."""
         rows, plated = self._q(data)
@@ -181,6 +220,7 @@ class Fit:
 
     # ---- tables -----------------------------------------------------------------------------------------------
     @functools.cached_property
+    @_own_precision
     def _posterior(self) -> PyTree:
         """The verdict's draws, constrained."""
         own = self._constrainer()
@@ -209,6 +249,7 @@ class Fit:
         flat["mcse"] = flat["sd"] / np.sqrt(n)
         return pd.DataFrame(flat, index=pd.Index(layout.names(), name="parameter"))
 
+    @_own_precision
     def to_arviz(
         self,
         n: int | None = None,
@@ -222,7 +263,47 @@ class Fit:
 
         return to_inference_data(self, n, coords=coords, dims=dims)
 
+    # ---- what follows from the posterior ----------------------------------------------------------------------
+    def proposal_draws(self) -> tuple[np.ndarray, np.ndarray]:
+        """(log p, log q) of draws of q: importance weights for the evidence."""
+        return (self.log_p, self.log_q) if self.proposals is None else self.proposals
+
+    def _effective(self) -> float | None:
+        """Effective number of the draws of chains, from the standard error between chains; None for others."""
+        error = self.diagnosis.details.get("chains", {}).get("se_mean")
+        return None if not error else float(min(len(self.log_p), error**-2))
+
+    @_own_precision
+    def loo(self) -> Any:
+        """PSIS leave-one-out cross-validation: expected log predictive density, its error, k-hat of each observation.
+
+        Corrected for q not being the posterior where the draws are q's.  Reference: Vehtari, Gelman and Gabry (2017);
+        Magnusson et al. (2019).
+        """
+        from ..diagnostics.loo import loo
+
+        effective = self._effective()
+        return loo(self, reff=1.0 if effective is None else effective / len(self.log_p))
+
+    @_own_precision
+    def evidence(self, prob: float = 0.9) -> Any:
+        """log p(data) with an interval: importance sampling, or for chains the bridge between q and the posterior."""
+        from ..diagnostics.evidence import evidence
+
+        return evidence(self, prob, ess=self._effective())
+
+    def calibrate(self, n_simulations: int = 100, seed: int = 0, **options: Any) -> Any:
+        """Simulation-based calibration of this method on this model: parameters from the prior, data from them, the
+        same fit, and the ranks. Options as for `jensen.diagnostics.calibration.calibrate`.
+
+        Cost:   n_simulations fits.   Reference:  Talts et al. (2018); Yao et al. (2018), VSBC.
+        """
+        from ..diagnostics.calibration import calibrate
+
+        return calibrate(self, n_simulations, seed, **options)
+
     # ---- pictures and files -----------------------------------------------------------------------------------
+    @_own_precision
     def plot(self, kind: str = "overview"):
         """A Matplotlib figure: "overview", "trace", "weights", "marginals", "pairs" or "predictive"; with a latent for
         each row also "samples", "latent" or "usage"."""
@@ -230,12 +311,14 @@ class Fit:
 
         return plot(self, kind)
 
+    @_own_precision
     def report(self, path: str | Path = "report.html") -> Path:
         """One self-contained HTML file: verdict, ELBO curve, k-hat and ESS, marginals, pairs, predictive check."""
         from ..report.html import write_report
 
         return write_report(self, Path(path))
 
+    @_own_precision
     def save(self, folder: str | Path) -> Path:
         """Writes the fit to a folder, without pickle; `jensen.load` reads it."""
         from .persist import save

@@ -1,0 +1,133 @@
+"""Importance sampling from a fitted q with heavier tails: the cheapest correction, and what the verdict is made of."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ..diagnostics.psis import importance_ess, psis
+from .gaussian import Gaussian, Mixture, defensive
+from .solver import AbstractSolver, Solution
+from .target import Target
+
+N_PROPOSALS = 8192
+HOPELESS = 0.02  # effective share of the draws
+NUMBERS = 2 * 10**7  # held at once: above, there are fewer draws
+
+
+def n_proposals(dim: int) -> int:
+    """8,192, and fewer above 2,400 dimensions, where memory counts."""
+    return max(512, min(N_PROPOSALS, NUMBERS // dim))
+
+
+@dataclasses.dataclass
+class Weighted:
+    """Draws of a proposal with their smoothed, normalised log-weights.
+
+    ess: share of the draws.   evidence: log of the mean weight, with its standard error.
+    """
+
+    u: Float[np.ndarray, "n D"]
+    log_p: Float[np.ndarray, " n"]
+    log_q: Float[np.ndarray, " n"]
+    log_weights: Float[np.ndarray, " n"]
+    khat: float
+    ess: float
+    evidence: tuple[float, float]
+    undefined: float  # share of the draws where the density is NaN
+
+    @property
+    def weights(self) -> Float[np.ndarray, " n"]:
+        return np.exp(self.log_weights)
+
+    @property
+    def mean(self) -> Float[np.ndarray, " D"]:
+        return self.weights @ self.u
+
+    @property
+    def sd(self) -> Float[np.ndarray, " D"]:
+        return np.sqrt(self.weights @ (self.u - self.mean) ** 2)
+
+    def resample(self, n: int, seed: int, power: float = 1.0) -> np.ndarray:
+        """Indices of n draws in random order, by systematic resampling; power < 1 keeps more of the tails."""
+        rng = np.random.default_rng([seed, 11])
+        w = np.exp(power * self.log_weights)
+        edges = np.cumsum(w / w.sum())
+        at = np.searchsorted(edges, (np.arange(n) + rng.random()) / n)
+        return rng.permutation(np.minimum(at, len(w) - 1))
+
+    def errors(self) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, " D"]]:
+        """Standard errors of mean (in sd) and sd (relative) of each coordinate, from the weights."""
+        w, x = self.weights[:, None], (self.u - self.mean) / np.maximum(self.sd, 1e-300)
+        return np.sqrt((w**2 * x**2).sum(0)), 0.5 * np.sqrt((w**2 * (x**2 - 1) ** 2).sum(0))
+
+
+def weigh(target: Target, proposal: Any, n: int, seed: int) -> Weighted:
+    """n draws of a proposal (`sample`, `log_prob`), weighed; an eighth of them where these say that there is no hope."""
+    first = _weigh(target, proposal, n // 8, [seed, 5])
+    if first.ess < HOPELESS and first.khat > 0.7:
+        return first
+    rest = _weigh(target, proposal, n - n // 8, [seed, 6])
+    join = lambda name: np.concatenate([getattr(first, name), getattr(rest, name)])
+    return weighted(join("u"), join("log_p"), join("log_q"), (first.undefined + 7 * rest.undefined) / 8)
+
+
+def _weigh(target: Target, proposal: Any, n: int, seed: list[int]) -> Weighted:
+    u = proposal.sample(np.random.default_rng(seed), n)
+    u = u[np.isfinite(u).all(1)]
+    before = target.n_not_a_number
+    log_p = target.value(u)
+    log_q = proposal.log_prob(u)
+    return weighted(u, log_p, log_q, (target.n_not_a_number - before) / max(len(u), 1))
+
+
+def weighted(u: np.ndarray, log_p: np.ndarray, log_q: np.ndarray, undefined: float = 0.0) -> Weighted:
+    log_w = log_p - log_q
+    smoothed = psis(log_w)
+    top = np.max(log_w, initial=-math.inf)
+    if not math.isfinite(top):
+        return Weighted(u, log_p, log_q, smoothed.log_weights, math.inf, 0.0, (-math.inf, math.inf), undefined)
+    ratio = np.exp(log_w - top)
+    evidence = float(top + math.log(ratio.mean())), float(ratio.std() / ratio.mean() / math.sqrt(len(u)))
+    ess = importance_ess(smoothed.log_weights) / len(u)
+    return Weighted(u, log_p, log_q, smoothed.log_weights, float(smoothed.khat), ess, evidence, undefined)
+
+
+def proposal_of(q: Any) -> Any:
+    """What is drawn from to correct q: q with a share of heavy tails (a q of another kind knows its own)."""
+    if isinstance(q, (Gaussian, Mixture)):
+        return defensive(q)
+    return q.proposal()
+
+
+def corrected(weighed: Weighted, start: Solution, n: int, seed: int, q: Any = None) -> Solution:
+    """The solution whose draws are resampled by the weights."""
+    index = weighed.resample(n, seed)
+    return dataclasses.replace(
+        start, q=start.q if q is None else q, draws=weighed.u[index], log_p=weighed.log_p[index],
+        corrected="importance", evidence=weighed.evidence, findings={**start.findings, "weighted": weighed},
+    )  # fmt: skip
+
+
+class Importance(AbstractSolver):
+    """Importance resampling with Pareto-smoothed weights, from q with a quarter of t5 tails.
+
+    Cost:       8,192 evaluations.
+    Reference:  Vehtari et al. (2024); Owen and Zhou (2000) for the defensive mixture.  [vehtari2024psis]
+    """
+
+    name, starts_from = "importance", "natural-gradient"
+
+    def __init__(self, n: int | None = None):
+        self.n = n
+
+    def solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
+        from .natural_gradient import NaturalGradient
+
+        start = start or NaturalGradient().solve(target, None, seed)
+        if start.q is None:
+            return start
+        n = self.n or n_proposals(target.dim)
+        return corrected(weigh(target, proposal_of(start.q), n, seed), start, n // 2, seed)

@@ -1,0 +1,56 @@
+"""A mixture of Gaussians: one for each distinct mode that was found."""
+
+import dataclasses
+
+import numpy as np
+from scipy.special import logsumexp
+
+from .gaussian import Gaussian, Mixture
+from .laplace import DISTINCT, Laplace
+from .natural_gradient import NaturalGradient
+from .solver import AbstractSolver, Solution
+from .target import Target
+
+NEGLIGIBLE = 9.0  # nats below the best: a component that would weigh less than 1e-4
+
+
+class ModeMixture(AbstractSolver):
+    """sum_k w_k N(m_k, S_k): each component a natural-gradient fit from one of the modes found, w_k by its evidence.
+
+    Definition: log w_k = ELBO of component k on its fixed draws, normalised. One component where there is one mode.
+    Cost:       that of `NaturalGradient`, times the number of distinct modes (at most 4).
+    """
+
+    name, starts_from = "mixture", "laplace"
+
+    def solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
+        start = start or Laplace().solve(target, None, seed)
+        if start.q is None:
+            return start
+        ng = NaturalGradient()
+        starts = [p.best for p in start.findings.get("components", [])] or [start.q]
+        fitted: list[tuple[float, Gaussian]] = []
+        best, ending = -np.inf, start.why
+        for q in starts:
+            new, history, why = ng.fit(target, q, seed)
+            if history[-1] > best:
+                best, ending = history[-1], why
+            if all(_apart(new, other) for _, other in fitted) and np.isfinite(history[-1]):
+                fitted.append((history[-1], new))
+        if not fitted:
+            return dataclasses.replace(start, why="diverged")
+        return self.assemble(start, fitted, ending)
+
+    def assemble(self, start: Solution, fitted: list[tuple[float, Gaussian]], why: str) -> Solution:
+        fitted = sorted(fitted, key=lambda f: -f[0])
+        kept = [f for f in fitted if f[0] > fitted[0][0] - NEGLIGIBLE]
+        elbos = np.array([f[0] for f in kept])
+        q = kept[0][1] if len(kept) == 1 else Mixture(tuple(f[1] for f in kept), np.exp(elbos - logsumexp(elbos)))
+        findings = {**start.findings, "fitted": fitted, "n_components": len(kept)}
+        return Solution(q, why, history=list(elbos), findings=findings)
+
+
+def _apart(a: Gaussian, b: Gaussian) -> bool:
+    """Further from each other than half of one of them is wide, or of very different widths."""
+    distance = min(np.linalg.norm(a.whiten(b.mean[None])), np.linalg.norm(b.whiten(a.mean[None])))
+    return bool(distance > DISTINCT * np.sqrt(a.dim) or np.abs(np.log(a.sd / b.sd)).max() > 0.7)

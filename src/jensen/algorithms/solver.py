@@ -1,0 +1,46 @@
+"""Solvers: algorithms that are not iterated by the loop. Each is a rung of the ladder, and a `method` by name."""
+
+import abc
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from .gaussian import Gaussian, Mixture
+from .target import Target
+
+
+@dataclasses.dataclass
+class Solution:
+    """What a solver found.
+
+    q:        the approximation with a density: a proposal for importance weights.
+    draws:    (n, D) that stand for the posterior better than q does, or None: q itself is the answer.
+    log_p:    log density at `draws`.   log_q: log q there, if q lives in other coordinates.
+    corrected: how the draws came from q: "none", "importance" or "chains".
+    why:      how it ended: "converged" | "budget" | "stalled" | "diverged".
+    evidence: (estimate of the log of the density's integral, standard error), or None.
+    findings: what the verdict should know: numbers and sentences by name.
+    """
+
+    q: Gaussian | Mixture | Any
+    why: str = "converged"
+    draws: Float[np.ndarray, "n D"] | None = None
+    log_p: Float[np.ndarray, " n"] | None = None
+    log_q: Float[np.ndarray, " n"] | None = None
+    corrected: str = "none"
+    evidence: tuple[float, float] | None = None
+    history: list[float] = dataclasses.field(default_factory=list)
+    findings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class AbstractSolver(abc.ABC):
+    """A method that ends by itself. `name` is what `fit(method=...)` calls it."""
+
+    name: str
+    starts_from: str | None = None  # the rung it climbs from when none is given
+
+    @abc.abstractmethod
+    def solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
+        """From the solution of the rung below (None: from nothing)."""

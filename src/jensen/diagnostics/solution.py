@@ -1,0 +1,183 @@
+"""The verdict on what a solver or the ladder found: what k-hat sees, and what it cannot."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from ..algorithms.importance import Weighted
+from ..algorithms.solver import Solution
+from .verdict import ESS_GOOD, ESS_USABLE, KHAT_GOOD, KHAT_USABLE, Diagnosis, Judgement, Verdict, graded
+from .witness import Testimony
+
+MEAN_ERROR = 0.035, 0.15  # standard error of a mean, in sd: good, usable
+SD_ERROR = 0.035, 0.15  # of an sd, relative
+SHIFT = 0.05, 0.3  # by which reweighting may move an uncorrected q
+CORRECTION = 0.35, 1.0  # by which importance weights may move q if the result is to be trusted
+RHAT = 1.02, 1.1
+STEIN = 5.5, 12.0
+DIVERGED, STUCK = 0.005, 0.25  # shares: of proposals; of the iterations one chain may rest in one place
+UNDEFINED = 0.001, 0.2
+WEIGHED_ESS = 0.3
+
+
+@dataclasses.dataclass
+class Case:
+    """What is known when a solution is judged.
+
+    weighed: importance weights of fresh draws from q with heavy tails.   improper: a parameter whose tail has no
+    integral.   testimony: the witness's, or None if it was not heard.   earlier: evidence estimates of rungs below
+    that may be trusted.   spent: the budget ran out.
+    """
+
+    solution: Solution
+    weighed: Weighted
+    names: list[str]
+    improper: str | None = None
+    testimony: Testimony | None = None
+    evidence: tuple[float, float] | None = None
+    own: Weighted | None = None  # the weights in q's coordinates, where these are not the model's
+    spent: bool = False
+    evaluations: int = 0
+
+
+def judge_solution(case: Case) -> Diagnosis:
+    """RELIABLE only if every check that applies is passed; the reasons name the parameter at fault."""
+    judge, s, w = Judgement(), case.solution, case.weighed
+    details: dict[str, Any] = {"corrected": s.corrected, "evaluations": case.evaluations}
+    if case.improper is not None:
+        judge(2, f"The density does not fall off along {case.improper}: the posterior has no finite integral, or "
+              "does not identify it. Give it a proper prior, or remove it.")  # fmt: skip
+    {"none": _uncorrected, "importance": _importance, "chains": _chains}[s.corrected](judge, case, details)
+    if w.undefined > 0:
+        level = graded(w.undefined, *UNDEFINED)
+        judge(level, f"The log density is NaN at {w.undefined:.1%} of the draws from q"
+              + ("; it is taken as zero density there, which may not be meant." if level else "."))  # fmt: skip
+    _witness(judge, case, details)
+    if case.spent:
+        judge(1 if judge.level else 0, "The budget was used up" + (" before the checks were passed: allow more."
+              if judge.level else "."))  # fmt: skip
+    details["faults"] = judge.faults
+    verdict, reasons = judge.result()
+    elbo, elbo_se = _elbo(s, w)
+    evidence = case.evidence or w.evidence
+    return Diagnosis(
+        verdict, reasons, w.khat, w.ess, elbo, elbo_se, float(evidence[0]), float(evidence[1]), len(w.u), details
+    )
+
+
+def _elbo(s: Solution, w: Weighted) -> tuple[float, float]:
+    """Of the proposal with its heavy tails, from the draws where the density is defined."""
+    log_w = w.log_p - w.log_q
+    log_w = log_w[np.isfinite(log_w)]
+    if not log_w.size:
+        return -math.inf, math.inf
+    return float(log_w.mean()), float(log_w.std() / math.sqrt(log_w.size))
+
+
+def _weights(judge: Judgement, w: Weighted, ess_good: float) -> None:
+    level = graded(w.khat, KHAT_GOOD, KHAT_USABLE)
+    judge(level, [
+        f"The tails of the importance weights are light enough (k-hat {w.khat:.2f}): q covers what it was compared with.",
+        f"The importance weights have heavy tails (k-hat {w.khat:.2f}, want below {KHAT_GOOD}).",
+        f"k-hat is {w.khat:.2f}, above {KHAT_USABLE}: q misses part of the posterior. Reparameterize, or allow a "
+        "higher rung (method='hmc').",
+    ][level])  # fmt: skip
+    level = graded(-w.ess, -ess_good, -ESS_USABLE)
+    judge(level, f"Importance weights keep {w.ess:.0%} of the draws' worth (effective sample size)"
+          + (f"; want at least {ess_good:.0%}." if level else "."))  # fmt: skip
+
+
+def _error(judge: Judgement, what: str, value: float, name: str, limits: tuple[float, float]) -> None:
+    level = graded(value, *limits)
+    judge(level, f"The Monte Carlo error of {what} is at most {value:.3f}"
+          + (f" (worst: {name}, want {limits[0]}): its tail is heavier than draws can settle." if level else "."))  # fmt: skip
+
+
+def _uncorrected(judge: Judgement, case: Case, details: dict) -> None:
+    w = case.weighed
+    _weights(judge, w, ESS_GOOD)
+    shift, change, worst = difference(case.solution.q, case.own or w, case.names)
+    details |= {"shift": shift, "sd_change": change, "worst": worst}
+    level = 0 if max(shift, change) <= SHIFT[0] else 1 if max(shift, change) <= SHIFT[1] else 2
+    judge(level, ("Correcting q by importance weights moves the estimates " if level
+          else "Correcting q by importance weights would move the estimates only ")
+          + f"by at most {shift:.2f} sd in the mean and {change:.0%} in the sd (worst: {worst}).")  # fmt: skip
+
+
+def difference(q: Any, w: Weighted, names: list[str]) -> tuple[float, float, str]:
+    """Largest move of a mean (in sd) and of an sd (log ratio) from q to its weighted draws, and the coordinate."""
+    if not np.isfinite(w.log_p).any():
+        return math.inf, math.inf, "all"
+    mean, sd = moments(q)
+    shift = np.abs(w.mean - mean) / np.maximum(np.minimum(sd, w.sd), 1e-300)
+    change = np.abs(np.log(np.maximum(w.sd, 1e-300) / sd))
+    worst = int(np.argmax(np.maximum(shift, change)))
+    return float(shift.max()), float(change.max()), names[worst] if len(names) == len(shift) else f"coordinate {worst}"
+
+
+def moments(q: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and sd of each coordinate of a Gaussian, of a mixture of them, or (by draws) of anything else."""
+    if hasattr(q, "components") and all(hasattr(c, "sd") for c in q.components):
+        mean = sum(w * c.mean for w, c in zip(q.weights, q.components, strict=True))
+        square = sum(w * (c.sd**2 + (c.mean - mean) ** 2) for w, c in zip(q.weights, q.components, strict=True))
+        return mean, np.sqrt(square)
+    if hasattr(q, "sd"):
+        return q.mean, q.sd
+    u = q.sample(np.random.default_rng(0), 4096)
+    return u.mean(0), u.std(0)
+
+
+def _importance(judge: Judgement, case: Case, details: dict) -> None:
+    w = case.weighed
+    _weights(judge, w, WEIGHED_ESS)
+    if not np.isfinite(w.log_p).any():
+        return
+    mean, sd = (np.asarray(e) for e in w.errors())
+    # of the resampled draws too
+    n = len(case.solution.draws)
+    mean, sd = np.hypot(mean, n**-0.5), np.hypot(sd, (2 * n) ** -0.5)
+    _error(judge, "a mean, in sd,", float(mean.max()), case.names[int(np.argmax(mean))], MEAN_ERROR)
+    _error(judge, "an sd, relative,", float(sd.max()), case.names[int(np.argmax(sd))], SD_ERROR)
+    shift, change, worst = difference(case.solution.q, case.own or w, case.names)
+    details |= {"shift": shift, "sd_change": change, "worst": worst}
+    level = graded(max(shift, change), *CORRECTION)
+    judge(level, f"The weights moved q's estimates by at most {shift:.2f} sd in the mean and {change:.0%} in the sd"
+          + (f" (worst: {worst}): more than a correction should." if level else "."))  # fmt: skip
+
+
+def _chains(judge: Judgement, case: Case, details: dict) -> None:
+    c = case.solution.findings["chains"]
+    name = lambda key: c[key]
+    details |= {"chains": dict(c.items())}
+    level = graded(c["rhat"], *RHAT)
+    judge(level, f"The largest R-hat of the chains is {c['rhat']:.3f}"
+          + (f" ({name('rhat_worst')}): they do not agree on it. Reparameterize it (a non-centred hierarchy), or allow "
+             "more time." if level else "."))  # fmt: skip
+    _error(judge, "a mean, in sd,", c["se_mean"], name("se_mean_worst"), MEAN_ERROR)
+    _error(judge, "an sd, relative,", c["se_sd"], name("se_sd_worst"), SD_ERROR)
+    judge(graded(c["halves"], 0.1, 0.3), f"First and second half of the chains differ by {c['halves']:.2f} sd.")
+    level = graded(c["stein"], *STEIN)
+    judge(level, f"Stein's identities hold up to {c['stein']:.1f} standard errors"
+          + (f" ({name('stein_worst')}): the chains do not enter a region they come close to (a narrow neck, an edge). "
+             "Reparameterize." if level else "."))  # fmt: skip
+    share = c["stuck"] / max(c["iterations"], 1)
+    level = 1 if (share > STUCK and c["stuck"] > 30) or c["diverged"] > DIVERGED else 0
+    judge(level, f"A chain rested for at most {c['stuck']} iterations, and {c['diverged']:.1%} of the proposals diverged"
+          + (": the posterior has places narrower than the chains' steps (a funnel). Reparameterize." if level else "."))  # fmt: skip
+
+
+def _witness(judge: Judgement, case: Case, details: dict) -> None:
+    t = case.testimony
+    if t is None:
+        judge(1 if not case.improper else 0, "No witness looked for mass elsewhere (missed modes would not be seen).")
+        return
+    details |= {"witness_surprise": t.surprise, "witness_found": t.n, "witnesses": len(t.u)}
+    level = 0 if t.n == 0 else 1 if t.n <= 0.02 * len(t.u) else 2
+    judge(level, f"{t.n} of {len(t.u)} annealed particles from far out ended where q has too little mass: a mode, or a "
+          "region, may be missed." if level else
+          f"{len(t.u)} annealed particles from far out found no mass that q misses.")  # fmt: skip
+
+
+__all__ = ["Case", "Verdict", "difference", "judge_solution", "moments"]

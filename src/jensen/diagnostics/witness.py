@@ -1,0 +1,87 @@
+"""A witness: annealed particles from far out that look for mass where q has none."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ..algorithms.target import BLOCK, Target
+
+TEMPERATURES = np.concatenate([np.geomspace(0.02, 1.0, 16), np.ones(8)])
+LEAPFROGS = 6
+PATIENCE = 3
+SURPRISE = 4.0  # nats by which log p - log q at a particle may exceed the largest importance log-weight
+
+
+@dataclasses.dataclass
+class Testimony:
+    """Where the particles ended, the ones q does not account for first.
+
+    surprise: largest excess, in nats, of log p - log q over what importance sampling saw.   n: particles that surprise.
+    """
+
+    u: Float[np.ndarray, "n D"]
+    surprise: float
+    n: int
+    excess: Float[np.ndarray, " n"]
+
+
+def testify(target: Target, q: Any, proposal: Any, largest_weight: float, seed: int, blocks: int = 1) -> Testimony:
+    """Runs the particles and compares log p - log q where they end with the largest log-weight seen.
+
+    q: a Gaussian (its moments set the scale).   proposal: what importance sampling drew from.
+    Cost:   150 gradients a particle, 64 particles a block.
+    """
+    rng, n, d = np.random.default_rng([seed, 21]), BLOCK * blocks, target.dim
+    u = np.concatenate([
+        q.apply(rng.standard_normal((n // 2, d)) * 10.0 ** rng.uniform(0.3, 1.2, (n // 2, 1))),
+        q.mean + rng.uniform(-2, 2, (n // 4, d)) * 5.0 ** rng.uniform(0, 1, (n // 4, 1)),
+        rng.standard_normal((n - n // 2 - n // 4, d)) * 10.0 ** rng.uniform(-0.5, 1.0, (n - n // 2 - n // 4, 1)),
+    ])  # fmt: skip
+    u, value = _anneal(target, q, u, rng, TEMPERATURES)
+    excess = _excess(u, value, proposal, largest_weight)
+    for _ in range(PATIENCE):  # those still on their way are given time to come home
+        late = np.nonzero(excess > SURPRISE)[0]
+        if not len(late) or target.budget.spent:
+            break
+        index = np.resize(late, BLOCK)
+        there, new = _anneal(target, q, u[index], rng, np.ones(24))
+        n_late = min(len(late), BLOCK)
+        u[late[:n_late]], value[late[:n_late]] = there[:n_late], new[:n_late]
+        excess = _excess(u, value, proposal, largest_weight)
+    order = np.argsort(-excess)
+    return Testimony(u[order], float(excess.max()), int((excess > SURPRISE).sum()), excess[order])
+
+
+def _excess(u: np.ndarray, value: np.ndarray, proposal: Any, largest: float) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        out = value - proposal.log_prob(u) - largest
+    return np.where(np.isfinite(out), out, -np.inf)
+
+
+def _anneal(target: Target, q: Any, u: np.ndarray, rng: np.random.Generator, temperatures: np.ndarray):
+    """Hamiltonian moves in q's whitened coordinates on p^t; every particle has a step of its own: (u, log p)."""
+    n = len(u)
+    value, g = target(u)
+    z, g = q.whiten(u), q.pull(g)
+    step = np.full(n, 0.3)
+    for t in temperatures:
+        if target.budget.spent:
+            break
+        p = rng.standard_normal(z.shape)
+        energy = -t * value + 0.5 * (p**2).sum(1)
+        new, new_g, momentum = z, g, p
+        for _ in range(LEAPFROGS):
+            momentum = momentum + 0.5 * step[:, None] * t * new_g
+            new = new + step[:, None] * momentum
+            new_value, raw = target(q.apply(new))
+            new_g = q.pull(raw)
+            momentum = momentum + 0.5 * step[:, None] * t * new_g
+        with np.errstate(over="ignore", invalid="ignore"):
+            change = energy + t * new_value - 0.5 * (momentum**2).sum(1)
+        accept = np.log(rng.random(n)) < np.where(np.isnan(change), -np.inf, change)
+        z, g = np.where(accept[:, None], new, z), np.where(accept[:, None], new_g, g)
+        value = np.where(accept, new_value, value)
+        step = np.clip(step * np.where(accept, 1.15, 0.5), 1e-4, 2.0)
+    return q.apply(z), value

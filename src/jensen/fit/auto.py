@@ -1,0 +1,171 @@
+"""`method="auto"` and the solvers by name: from a model to a `Fit`, in double precision."""
+
+import time
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..algorithms.budget import Budget
+from ..algorithms.gaussian import Gaussian
+from ..algorithms.importance import n_proposals, proposal_of
+from ..algorithms.target import Target
+from ..diagnostics.evidence import bridge
+from ..errors import IncompatibleComposition, ModelError, OptionError, explain
+from ..families.draws import Draws
+from ..families.full_rank import FullRank
+from ..families.mean_field import MeanField
+from ..models.base import AbstractModel
+from ..tree import Layout, split_trainable
+from . import defaults
+from .ladder import Ladder, Step
+from .progress import steps_shown
+from .result import Attempt, Fit
+from .view import other_view
+
+OTHERS = ("auto", "gradient", "flow")
+
+
+def method_names() -> list[str]:
+    """All names that `fit(method=...)` takes."""
+    from .methods import SOLVERS
+
+    return [*OTHERS, *SOLVERS]
+
+
+def obstacle(model: AbstractModel, rows: Any, batch_size: int | None) -> str | None:
+    """Why the ladder cannot take this model, in words; None if it can."""
+    kinds = {**getattr(model, "site_kinds", {})}
+    discrete = [site for site, kind in kinds.items() if kind != "real"]
+    if model.plated:
+        return "every row has a latent of its own"
+    if defaults.local_of(model) is not None or batch_size is not None:
+        return "its rows come in minibatches"
+    if discrete:
+        return f"{discrete[0]!r} is discrete"
+    if jax.tree.leaves(split_trainable(model)[0]):
+        return "it has parameters that are trained along with q"
+    return None
+
+
+def refuse_method(method: str, why: str) -> IncompatibleComposition:
+    because = "this method works on one latent vector of real numbers, with all the data at hand"
+    return IncompatibleComposition(explain(f"fit(method={method!r})", why, because, 'method="gradient"'))
+
+
+def solve(
+    model: AbstractModel, precise: AbstractModel, rows: Any, method: str, seed: int, budget: Budget, n_draws: int, progress
+) -> Fit:
+    """Runs the ladder, or one solver, and packs what came out. `precise`: the model with its data in float64."""
+    began = time.perf_counter()
+    with jax.enable_x64(True), np.errstate(all="ignore"):
+        target = Target(precise, rows, budget)
+        with steps_shown(progress) as show:
+            ladder = Ladder(target, seed, n_draws, show, lambda: other_view(target))
+            try:
+                step = ladder.climb() if method == "auto" else ladder.single(_solver(method), method)
+            except KeyboardInterrupt:
+                if not ladder.steps:
+                    raise
+                step = ladder.best()
+                step.solution.why = "interrupted"
+        if step is None:
+            raise ModelError(_nowhere(target))
+        return _packed(model, rows, target, ladder, step, seed, n_draws, time.perf_counter() - began, method)
+
+
+def _solver(method: str) -> Any:
+    from .methods import SOLVERS
+
+    return SOLVERS[method]()
+
+
+def check_method(method: Any) -> str:
+    """The method's name as it is known. Raises: OptionError."""
+    if isinstance(method, str):
+        name = method.lower().replace("_", "-")
+        if name in method_names():
+            return name
+    instead = f"one of {method_names()}"
+    raise OptionError(explain(f"method={method!r}", "there is no such method", "it is looked up by name", instead))
+
+
+def _nowhere(target: Target) -> str:
+    value, _ = target(np.zeros((1, target.dim)))
+    return explain(
+        "`fit` of this model",
+        f"its log density is not finite at any of the starts tried; at 0 it is {value[0]}",
+        "the posterior cannot be found from where its density is zero or undefined",
+        "check supports and data (a value outside a likelihood's support gives -inf)",
+    )
+
+
+def _packed(model, rows, target: Target, ladder: Ladder, step: Step, seed, n_draws, seconds, method) -> Fit:
+    s = step.solution
+    if s.draws is None:
+        u = s.q.sample(np.random.default_rng([seed, 3]), min(n_draws, n_proposals(target.dim)))
+        log_p, log_q = target.value(u), s.q.log_prob(u)
+    else:
+        keep = np.linspace(0, len(s.draws) - 1, min(n_draws, len(s.draws))).astype(int)
+        u, log_p = s.draws[keep], s.log_p[keep]
+        log_q = proposal_of(s.q).log_prob(u) if s.log_q is None else s.log_q[keep]
+    if s.corrected == "chains":
+        _bridge(step, log_p, log_q)
+    family = _family(s, target.layout, u)
+    history = np.asarray(s.history if s.history else [step.diagnosis.elbo], float)
+    return Fit(
+        family=family, model=model, rows=rows, diagnosis=step.diagnosis, history=history, why=s.why, seconds=seconds,
+        step_size=None, seed=seed, draws=unravel_many(target.layout, u), log_p=log_p, log_q=log_q,
+        options=_options(model, family, step, target, method, seed), trail=[_attempt(x) for x in ladder.steps],
+        corrected=s.corrected, proposal=s.q if s.log_q is None else None, double=True,
+        proposals=(step.home.log_p, step.home.log_q),
+    )  # fmt: skip
+
+
+def _bridge(step: Step, log_p: np.ndarray, log_q: np.ndarray) -> None:
+    """The evidence by the bridge between q and the chains, where importance weights alone would not do."""
+    home, d = step.home, step.diagnosis
+    ess = min(len(log_p), d.details["chains"]["se_mean"] ** -2)
+    finite = np.isfinite(log_p) & np.isfinite(log_q)
+    if finite.sum() > 1 and np.isfinite(home.log_p).any():
+        d.log_evidence, d.log_evidence_se = bridge(home.log_p, home.log_q, log_p[finite], log_q[finite], ess=ess)
+
+
+def unravel_many(layout: Layout, u: np.ndarray) -> Any:
+    """(n, D) to the tree of arrays with a leading axis n."""
+    parts = np.split(u, np.cumsum(layout.sizes)[:-1], axis=1)
+    return jax.tree.unflatten(
+        layout.treedef, [p.reshape(len(u), *s) for p, s in zip(parts, layout.shapes, strict=True)]
+    )
+
+
+def _family(s: Any, layout: Layout, u: np.ndarray) -> Any:
+    """q itself where it is the answer, else the draws."""
+    shape = layout.shape_tree()
+    if s.corrected != "none" or not isinstance(s.q, Gaussian):
+        return Draws(shape, u)
+    if s.q.diagonal:
+        family = MeanField(shape)
+        return eqx.tree_at(lambda f: (f.loc, f.log_scale), family, (jnp.asarray(s.q.mean), jnp.log(s.q.root)))
+    scale = np.diagonal(s.q.root)
+    lower = jnp.asarray(np.tril(s.q.root / scale[:, None], -1))
+    parts = (jnp.asarray(s.q.mean), jnp.log(scale), lower)
+    return eqx.tree_at(lambda f: (f.loc, f.log_scale, f.lower), FullRank(shape), parts)
+
+
+def _options(model, family, step: Step, target: Target, method: str, seed: int) -> dict[str, Any]:
+    return {
+        "model": type(model).__name__, "family": type(family).__name__, "method": step.name, "asked": method,
+        "evaluations": target.evaluations, "budget": str(target.budget), "seed": seed, "precision": "float64",
+    }  # fmt: skip
+
+
+def _attempt(step: Step) -> Attempt:
+    d = step.diagnosis
+    return Attempt(
+        step.name, str(d.verdict), d.khat, d.elbo, step.seconds, step.solution.why,
+        log_evidence=d.log_evidence, evaluations=step.evaluations, climbed=step.climbed,
+    )  # fmt: skip
+

@@ -1,0 +1,240 @@
+"""The ladder: cheap methods first, each looked at, and a step up only where the look says so."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..algorithms.dadvi import DADVI
+from ..algorithms.gaussian import Gaussian
+from ..algorithms.importance import HOPELESS, Weighted, corrected, n_proposals, proposal_of, weigh
+from ..algorithms.laplace import Laplace, Path, distinct, search
+from ..algorithms.low_rank import DENSE
+from ..algorithms.mixture import ModeMixture
+from ..algorithms.solver import AbstractSolver, Solution
+from ..algorithms.target import Target
+from ..diagnostics.solution import Case, difference, judge_solution
+from ..diagnostics.tails import improper_direction
+from ..diagnostics.verdict import Diagnosis, Verdict
+from ..diagnostics.witness import testify
+from ..samplers.chains import Chains, gaussian_of
+from ..samplers.conditional import ConditionalGaussian
+from .view import View
+
+WITNESS_COST, PATIENCE = 12_000, 0.5  # evaluations; seconds a witness may take where the weights have failed anyway
+PLAIN = 0.02  # by which weights may move a Gaussian that is kept as it is
+RANK = {Verdict.RELIABLE: 2, Verdict.DOUBTFUL: 1, Verdict.UNRELIABLE: 0}
+
+
+@dataclasses.dataclass
+class Step:
+    """One rung that was tried. `solution`, `home` (the weights): in the model's coordinates; `own`, `weighed`: its view's."""
+
+    name: str
+    solution: Solution
+    diagnosis: Diagnosis
+    weighed: Weighted
+    seconds: float
+    evaluations: int
+    own: Solution
+    view: View
+    home: Weighted
+    climbed: str = ""  # why it was not the last
+
+
+class Ladder:
+    """Climbs from modes to Gaussians, to importance weights, to chains, to a conditional Gaussian and its chains.
+
+    Every rung starts from the one below; all of them are in `steps`. The first RELIABLE one is taken; if there is none,
+    the one with the best verdict and the fewest faults. Where the Gaussians do not do and the model has
+    `other` coordinates (a hierarchy's non-centred ones), those are tried too, and the better of the two go first.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        seed: int,
+        n_draws: int,
+        on_step: Callable[[Step], Any] | None = None,
+        other: Callable[[], View | None] | None = None,
+    ):
+        self.target, self.seed, self.n_draws, self.on_step = target, seed, n_draws, on_step
+        self.other = other or (lambda: None)
+        self.steps: list[Step] = []
+        self.improper: str | None = None
+
+    def climb(self) -> Step | None:
+        """The step to be taken; None where no start has a finite density."""
+        own = View(self.target)
+        base = self._gaussians(own)
+        if base is None:
+            return None
+        views = [(own, base)]
+        if self._more():
+            other = self.other()
+            found = None if other is None else self._gaussians(other)
+            if other is not None and found is not None:
+                views.append((other, found))
+                views.sort(key=lambda v: -_fitness(v[1].weighed))
+        for view, base in views:
+            for rung in (self._chains, self._conditional, self._conditional_chains):
+                if not self._more():
+                    return self.best()
+                base = rung(view, base) or base
+        if self._more():
+            self._careful()
+        return self.best()
+
+    def single(self, solver: AbstractSolver, name: str) -> Step | None:
+        """One solver (from the rungs it needs), judged like a rung; None where no start has a finite density."""
+        began, used = self._now()
+        solution = solver.solve(self.target, None, self.seed)
+        if solution.q is None:
+            return None
+        view = View(self.target)
+        weighed = solution.findings.get("weighted") or self._weigh(view, solution)
+        self.improper = self._improper(view, solution)
+        testimony = self._witness(view, solution, weighed) if self.improper is None else None
+        return self._add(view, name, solution, weighed, began, used, testimony)
+
+    def best(self) -> Step:
+        ranked = [(RANK[s.diagnosis.verdict], -s.diagnosis.details["faults"], i) for i, s in enumerate(self.steps)]
+        return self.steps[max(ranked)[2]]
+
+    def _more(self) -> bool:
+        """Is there need of another rung, and leave to try it?"""
+        good = self.steps[-1].diagnosis.verdict is Verdict.RELIABLE
+        return not (good or self.improper is not None or self.target.budget.spent)
+
+    # ---- rungs ---------------------------------------------------------------------------------------------------
+    def _gaussians(self, view: View) -> Step | None:
+        """Modes, a Gaussian at each, weights; once more from where the witness found something."""
+        began, used = self._now()
+        if view.target.dim > DENSE:  # no room for a covariance: mean-field
+            wide = DADVI().solve(view.target, None, self.seed)
+            return None if wide.q is None else self._weighed_step(view, wide, began, used)[0]
+        modes = Laplace().solve(view.target, None, self.seed)
+        if modes.q is None:
+            return None
+        mixture = ModeMixture().solve(view.target, modes, self.seed)
+        step, testimony = self._weighed_step(view, mixture, began, used)
+        for _ in range(2):
+            if testimony is None or testimony.n == 0 or self.target.budget.spent:
+                break
+            began, used = self._now()
+            more = self._from(view, testimony.u[: min(testimony.n, 4)], mixture)
+            if more is None:
+                break
+            step.climbed, mixture = "annealed particles found mass elsewhere", more
+            step, testimony = self._weighed_step(view, mixture, began, used)
+        return step
+
+    def _weighed_step(self, view: View, solution: Solution, began: float, used: int):
+        weighed = self._weigh(view, solution)
+        self.improper = self._improper(view, solution)
+        heard = self.improper is None and (weighed.ess > HOPELESS or self._seconds(view, WITNESS_COST) < PATIENCE)
+        testimony = self._witness(view, solution, weighed) if heard else None
+        shift, change, _ = difference(solution.q, weighed, view.target.names)
+        several = solution.findings.get("n_components", 1) > 1
+        name = view.label + ("mixture" if several else "natural-gradient" if view.target.dim <= DENSE else "dadvi")
+        if max(shift, change) > PLAIN or several or view.back is not None:
+            solution = corrected(weighed, solution, min(self.n_draws, len(weighed.u)), self.seed)
+            name += " + importance"
+        return self._add(view, name, solution, weighed, began, used, testimony), testimony
+
+    def _from(self, view: View, u: np.ndarray, mixture: Solution) -> Solution | None:
+        """A mixture with the modes reached from these points too, or None if they lead nowhere new."""
+        value, gradient = view.target(u)
+        paths = [Path(*p, scale=np.ones(view.target.dim)) for p in zip(u, value.tolist(), gradient, strict=True)]
+        found = search(view.target, paths, self.seed, 40)
+        known = [Path(q.mean, 0.0, q.mean, q.sd, q, elbo) for elbo, q in mixture.findings.get("fitted", [])]
+        every = distinct([*known, *found], 6)
+        if len(every) <= len(known):
+            return None
+        start = dataclasses.replace(mixture, findings={**mixture.findings, "components": every})
+        return ModeMixture().solve(view.target, start, self.seed)
+
+    def _chains(self, view: View, base: Step) -> Step | None:
+        return self._run(view, "hmc", Chains(), base)
+
+    def _conditional(self, view: View, base: Step) -> Step | None:
+        if view.target.dim > DENSE:
+            return None
+        return self._run(view, "conditional-gaussian", ConditionalGaussian(), base) if base.name.endswith("hmc") else None
+
+    def _conditional_chains(self, view: View, base: Step) -> Step | None:
+        if not base.name.endswith("conditional-gaussian"):
+            return None
+        return self._run(view, "conditional-gaussian + hmc", Chains(most=120), base)
+
+    def _careful(self) -> None:
+        """Long chains with small steps, from the best chains so far that moved in Gaussian coordinates."""
+        chains = [s for s in self.steps if s.name.endswith("hmc") and "conditional" not in s.name]
+        if chains:
+            base = min(chains, key=lambda s: s.diagnosis.details["faults"])
+            self._run(base.view, "long hmc", Chains.careful(), base)
+
+    # ---- one rung ------------------------------------------------------------------------------------------------
+    def _run(self, view: View, name: str, solver: AbstractSolver, base: Step) -> Step | None:
+        self.steps[-1].climbed = self.steps[-1].diagnosis.reasons[0]
+        began, used = self._now()
+        start = base.own
+        solution = solver.solve(view.target, start, self.seed)
+        if solution is start or solution.draws is None or "no_warp" in solution.findings:
+            return None
+        weighed = solution.findings.get("weighted") if solution.corrected == "importance" else None
+        weighed = weighed or self._weigh(view, solution)
+        testimony = self._witness(view, solution, weighed)
+        return self._add(view, view.label + name, solution, weighed, began, used, testimony)
+
+    def _seconds(self, view: View, evaluations: int) -> float:
+        """What so many evaluations take."""
+        return evaluations * view.target.seconds / max(view.target.evaluations, 1)
+
+    def _now(self) -> tuple[float, int]:
+        return time.perf_counter(), self.target.budget.used
+
+    def _weigh(self, view: View, solution: Solution) -> Weighted:
+        return weigh(view.target, proposal_of(solution.q), n_proposals(view.target.dim), self.seed)
+
+    def _improper(self, view: View, solution: Solution) -> str | None:
+        return improper_direction(view.target, gaussian_of(solution.q), view.target.names)
+
+    def _witness(self, view: View, solution: Solution, weighed: Weighted):
+        if self.target.budget.spent:
+            return None
+        proposal = proposal_of(solution.q)
+        largest = np.max(weighed.log_p - weighed.log_q, initial=-np.inf)
+        if solution.corrected == "chains" and solution.draws is not None:
+            some = slice(None, None, max(1, len(solution.draws) // 4096))
+            largest = max(largest, np.max(solution.log_p[some] - proposal.log_prob(solution.draws[some])))
+        blocks = 4 if solution.findings.get("n_components", 1) > 1 else 1
+        scale = gaussian_of(solution.q) if solution.draws is None else _gaussian_like(solution)
+        return testify(view.target, scale, proposal, float(largest), self.seed, blocks)
+
+    def _add(self, view: View, name, solution, weighed, began, used, testimony) -> Step:
+        at_home, home_weighed = view.home(self.target, solution, weighed)
+        case = Case(
+            at_home, home_weighed, self.target.names, self.improper, testimony, solution.evidence,
+            None if view.back is None else weighed, self.target.budget.spent, self.target.budget.used - used,
+        )  # fmt: skip
+        spent = time.perf_counter() - began
+        diagnosis, cost = judge_solution(case), self.target.budget.used - used
+        step = Step(name, at_home, diagnosis, weighed, spent, cost, solution, view, home_weighed)
+        self.steps.append(step)
+        if self.on_step is not None:
+            self.on_step(step)
+        return step
+
+
+def _fitness(weighed: Weighted) -> float:
+    """Larger for a q that is closer: effective sample size, less what the tail costs."""
+    return weighed.ess - max(min(weighed.khat, 2.0), 0.0)
+
+
+def _gaussian_like(solution: Solution) -> Gaussian:
+    """A Gaussian with the scales of the solution's draws."""
+    u: Any = solution.draws
+    return Gaussian(u.mean(0), np.maximum(u.std(0), 1e-300))

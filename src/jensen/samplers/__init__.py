@@ -1,0 +1,1 @@
+"""Samplers: exact corrections, started from a fitted q."""

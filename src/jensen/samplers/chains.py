@@ -1,0 +1,279 @@
+"""Parallel chains started from a fitted q: the short exact correction."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax.random as jr
+import numpy as np
+from jaxtyping import Float
+
+from ..algorithms.gaussian import Gaussian, Mixture, safe_cholesky
+from ..algorithms.importance import proposal_of, weigh
+from ..algorithms.solver import AbstractSolver, Solution
+from ..algorithms.target import Target
+from ..compiled import key_for
+from ..diagnostics.chains import rhat, split_rhat
+from .kernel import SEGMENT, Sampler, Segment
+from .transport import Affine
+from .warp import Warped, to_device
+
+N_CHAINS = 64
+TRAJECTORY = 2.2  # longest integration time, in whitened coordinates (half a period is pi)
+ACCEPT = 0.8
+WARMUP = 8  # segments
+MANY = 2000  # dimensions above which there are fewer chains
+RANKED = 50
+KEPT = 8 * 10**6  # numbers: above, chains are thinned
+MAX_LEAPFROG = 64
+MEAN_ERROR, SD_ERROR = 0.015, 0.02  # standard errors (mean in sd, sd relative) at which sampling stops
+HOPELESS = 1.3  # R-hat from which more iterations of the same do not help
+NARROW = 0.15  # share of the chains that take small steps in a segment: they enter, and leave, narrow places
+
+
+@dataclasses.dataclass
+class State:
+    """Chains on their way: transport, positions in its coordinates, step size, and all that was kept."""
+
+    transport: Any
+    base: Any  # host twin of the transport: `whiten`
+    z: Float[np.ndarray, "C D"]
+    step: float
+    key: Any
+    kept: list[Segment] = dataclasses.field(default_factory=list)
+    iteration: int = 0
+
+
+def initial_points(target: Target, q: Any, n: int, seed: int) -> Float[np.ndarray, "n D"]:
+    """n points from q with heavy tails, resampled without repetition by their smoothed, tempered weights."""
+    weighed = weigh(target, proposal_of(q), 16 * n, seed + 1)
+    alive = np.isfinite(weighed.log_p)
+    if alive.sum() < 2:
+        return weighed.u[:0]
+    weights = np.where(alive, np.exp(0.5 * weighed.log_weights), 0.0)  # tempered: spread out rather than collapsed
+    rng = np.random.default_rng([seed, 7])
+    return weighed.u[rng.choice(len(weighed.u), n, replace=bool((weights > 0).sum() < n), p=weights / weights.sum())]
+
+
+def leapfrogs(rng: np.random.Generator, step: float, n: int, longest: float, cap: int) -> np.ndarray:
+    """Jittered numbers of leapfrog steps."""
+    return np.clip(np.ceil(rng.uniform(0.3, 1.0, n) * longest / step), 1, cap).astype(int)
+
+
+class Chains(AbstractSolver):
+    """Hamiltonian Monte Carlo: 64 chains at once from q's draws, with q's covariance as the metric.
+
+    Definition: chains move in z, u = T(z), T whitening the posterior as q sees it, and re-learned from the pooled
+                chains in the warm-up; jittered trajectories of fixed length. Runs until the standard errors (between
+                chains) and R-hat suffice, or the iterations or the budget are spent.
+    Cost:       about 10 gradients an iteration and a chain.
+    Reference:  Neal (2011); Hoffman and Sountsov (2022); BlackJAX.  [neal2011hmc]
+    """
+
+    starts_from = "mixture"
+
+    def __init__(
+        self,
+        kind: str = "hmc",
+        n_chains: int | None = None,
+        least: int = 6,
+        most: int = 60,
+        accept: float = ACCEPT,
+        trajectory: float = TRAJECTORY,
+        cap: int = MAX_LEAPFROG,
+        diagonal: bool = False,
+    ):
+        self.name, self.least, self.most = kind, least, most  # least, most: in segments
+        self.chains = n_chains
+        self.accept, self.trajectory, self.cap, self.diagonal = accept, trajectory, cap, diagonal
+
+    @classmethod
+    def careful(cls) -> "Chains":
+        """Small steps, long trajectories, many iterations, no correlations in the metric: for curved posteriors, where
+        pooled correlations mislead."""
+        return cls("hmc", most=240, accept=0.95, trajectory=4.0, cap=256, diagonal=True)
+
+    def solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
+        from ..algorithms.mixture import ModeMixture
+
+        start = start or ModeMixture().solve(target, None, seed)
+        if start.q is None:
+            return start
+        self.n_chains = self.chains or (N_CHAINS if target.dim <= MANY else N_CHAINS // 4)
+        base, u = self._start(target, start, seed)
+        if len(u) < 2:
+            return dataclasses.replace(start, why="diverged")
+        state = State(_transport(base), base, base.whiten(u), 0.5, key_for(seed, "chains"))
+        sampler, rng = Sampler(target, self.name), np.random.default_rng([seed, 8])
+        self.warm(sampler, state, rng)
+        why, checks = self.collect(sampler, state, rng)
+        return self.result(target, start, state, why, checks)
+
+    def _start(self, target: Target, start: Solution, seed: int) -> tuple[Any, np.ndarray]:
+        """Coordinates and positions: where earlier chains ended, else draws of q."""
+        if start.corrected == "chains" and start.draws is not None and not isinstance(start.q, Warped):
+            x = start.draws.reshape(*start.findings["shape"], target.dim)
+            u = x[-1][np.arange(self.n_chains) % x.shape[1]]
+            pooled = x[len(x) // 2 :].reshape(-1, target.dim)
+            return self._pooled(pooled, gaussian_of(start.q)), u
+        base = start.q if isinstance(start.q, Warped) else gaussian_of(start.q)
+        return base, initial_points(target, start.q, self.n_chains, seed)
+
+    def segment(self, sampler: Sampler, state: State, rng: np.random.Generator) -> Segment:
+        n = leapfrogs(rng, state.step, SEGMENT, self.trajectory, self.cap) if self.name == "hmc" else np.ones(SEGMENT)
+        state.key, key = jr.split(state.key)
+        scale = np.where(rng.random(self.n_chains) < NARROW, 10.0 ** rng.uniform(-1.5, 0, self.n_chains), 1.0)
+        out = sampler.run(state.transport, state.z, key, state.step * scale, n)
+        state.z = out.z[-1]
+        state.iteration += SEGMENT
+        return out
+
+    def warm(self, sampler: Sampler, state: State, rng: np.random.Generator) -> None:
+        recent: list[Segment] = []
+        for i in range(WARMUP):
+            out = self.segment(sampler, state, rng)
+            recent = [*recent[-2:], out]
+            accepted = float(np.nan_to_num(out.accepted).mean())
+            state.step *= math.exp((1.5 if i < 4 else 0.7) * (accepted - self.accept))
+            state.step = float(np.clip(state.step, 1e-4, 1.5))
+            if i >= 2 and i % 2 == 1 and i < WARMUP - 1 and isinstance(state.base, Gaussian):
+                self.relearn(state, np.concatenate([s.u for s in recent]).reshape(-1, sampler.target.dim))
+            if sampler.target.budget.spent:
+                return
+
+    def relearn(self, state: State, u: Float[np.ndarray, "n D"]) -> None:
+        current = state.base.apply(state.z)
+        state.base = self._pooled(u, state.base)
+        state.transport = Affine.of(state.base)
+        state.z = state.base.whiten(current)
+
+    def _pooled(self, u: Float[np.ndarray, "n D"], old: Gaussian) -> Gaussian:
+        return pooled_gaussian(u, Gaussian(old.mean, old.sd) if self.diagonal else old)
+
+    def collect(self, sampler: Sampler, state: State, rng: np.random.Generator) -> tuple[str, dict]:
+        checks: dict[str, Any] = {}
+        stride = math.ceil(self.most * SEGMENT * self.n_chains * sampler.target.dim / KEPT)
+        looked = self.least
+        for i in range(self.most):
+            state.kept.append(thinned(self.segment(sampler, state, rng), stride))
+            if i + 1 >= looked:
+                looked = math.ceil(1.3 * (i + 1))
+                checks = convergence(state.kept, sampler.target.names)
+                if enough(checks):
+                    return "converged", checks
+                if i + 1 >= 2 * self.least and (checks["rhat"] > HOPELESS or missing(checks) * (i + 1) > self.most):
+                    break
+            if sampler.target.budget.spent and len(state.kept) >= 2:
+                break
+        checks = convergence(state.kept, sampler.target.names)
+        return ("budget" if sampler.target.budget.spent else "stalled"), checks
+
+    def result(self, target: Target, start: Solution, state: State, why: str, checks: dict) -> Solution:
+        x = np.concatenate([s.u for s in state.kept])  # (T, C, D)
+        log_p = np.concatenate([s.log_p for s in state.kept]).reshape(-1)
+        checks = checks | stein_scores(target, x)
+        u = x.reshape(-1, target.dim)
+        return Solution(start.q, why, u, log_p, corrected="chains", evidence=start.evidence, findings={**start.findings, "chains": checks, "shape": x.shape[:2]})
+
+
+def _transport(base: Any) -> Any:
+    return to_device(base) if isinstance(base, Warped) else Affine.of(base)
+
+
+def thinned(segment: Segment, stride: int) -> Segment:
+    """Without positions in z, and with every stride-th iteration (at least one)."""
+    keep = slice(None, None, -min(stride, SEGMENT))
+    return segment._replace(z=segment.z[:0], u=segment.u[keep][::-1], log_p=segment.log_p[keep][::-1])
+
+
+def gaussian_of(q: Gaussian | Mixture) -> Gaussian:
+    """One Gaussian with the moments of a mixture of Gaussians."""
+    if isinstance(q, Gaussian):
+        return q
+    mean = sum(w * c.mean for w, c in zip(q.weights, q.components, strict=True))
+    second = sum(
+        w * (c.root @ c.root.T + np.outer(c.mean - mean, c.mean - mean))
+        for w, c in zip(q.weights, q.components, strict=True)
+    )
+    return Gaussian(mean, safe_cholesky(second))
+
+
+def pooled_gaussian(u: Float[np.ndarray, "n D"], old: Gaussian) -> Gaussian:
+    """Moments of the pooled chains, shrunk towards the old covariance."""
+    n, d = u.shape
+    mean = u.mean(0)
+    if old.diagonal:
+        return Gaussian(mean, np.sqrt(u.var(0) + 1e-12 * old.root**2))
+    z = old.whiten(u)
+    z = z - z.mean(0)
+    weight = n / (n + 5.0 * d)
+    covariance = weight * (z.T @ z) / n + (1 - weight) * np.diag((z**2).mean(0))
+    return Gaussian(mean, _product(old.root, safe_cholesky(covariance)))
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a @ b  # of lower triangular matrices: lower triangular
+
+
+def convergence(kept: list[Segment], names: list[str]) -> dict[str, Any]:
+    """`agreement`, and how the proposals fared."""
+    moved = np.concatenate([s.moved for s in kept])
+    return agreement(np.concatenate([s.u for s in kept]), names) | {
+        "stuck": int(longest_run(~moved)), "accepted": float(np.concatenate([s.accepted for s in kept]).mean()),
+        "diverged": float(np.concatenate([s.diverged for s in kept]).mean()), "iterations": len(moved),
+    }  # fmt: skip
+
+
+def agreement(x: Float[np.ndarray, "T C D"], names: list[str]) -> dict[str, Any]:
+    """R-hat and standard errors between chains (mean in sd, sd relative), of the worst coordinate, and its name."""
+    x = np.swapaxes(x, 0, 1)
+    c, n, _ = x.shape
+    r = split_rhat(x)
+    top = np.argsort(-r)[:RANKED]  # ranks cost a sort: for the worst coordinates only
+    r[top] = np.maximum(r[top], rhat(x[..., top]))
+    r = np.where(np.isfinite(r), r, np.inf)
+    mean, sd = x.mean((0, 1)), np.maximum(x.std((0, 1)), 1e-300)
+    square = ((x - mean) ** 2).mean(1) / sd**2
+    se_mean = x.mean(1).std(0, ddof=1) / sd / math.sqrt(c)
+    se_sd = 0.5 * square.std(0, ddof=1) / math.sqrt(c)
+    worst = lambda a: names[int(np.argmax(a))]
+    return {
+        "rhat": float(r.max()), "rhat_worst": worst(r),
+        "se_mean": float(se_mean.max()), "se_mean_worst": worst(se_mean),
+        "se_sd": float(se_sd.max()), "se_sd_worst": worst(se_sd),
+        "halves": float((np.abs(x[:, : n // 2].mean((0, 1)) - x[:, n // 2 :].mean((0, 1))) / sd).max()),
+    }  # fmt: skip
+
+
+def enough(checks: dict) -> bool:
+    """May sampling stop?"""
+    return checks["rhat"] < 1.015 and checks["se_mean"] < MEAN_ERROR and checks["se_sd"] < SD_ERROR
+
+
+def missing(checks: dict) -> float:
+    """How many times more iterations the standard errors ask for (they fall with the square root)."""
+    return max((checks["se_mean"] / MEAN_ERROR) ** 2, (checks["se_sd"] / SD_ERROR) ** 2) / 2
+
+
+def stein_scores(target: Target, x: Float[np.ndarray, "T C D"], most: int = 4096) -> dict[str, Any]:
+    """Largest |z| of the identities E[g] = 0 and E[(u - m) g] = -1, g = grad log p, over coordinates.
+
+    A region the chains never enter, but whose edge they reach, breaks the first: its integral is the density at the edge.
+    """
+    t, c, d = x.shape
+    x = x[:: max(1, t * c // most)]
+    g = target(x.reshape(-1, d))[1].reshape(x.shape)
+    score = lambda terms: terms.mean((0, 1)) / (terms.mean(0).std(0, ddof=1) / math.sqrt(c) + 1e-12)
+    first = np.abs(score(g))
+    second = np.abs(score((x - x.mean((0, 1))) * g + 1))
+    worst = target.names[int(np.argmax(np.maximum(first, second)))]
+    return {"stein": float(max(first.max(), second.max())), "stein_worst": worst}
+
+
+def longest_run(flags: np.ndarray) -> int:
+    """Longest run of True along the first axis."""
+    run, best = np.zeros(flags.shape[1], int), 0
+    for row in flags:
+        run = np.where(row, run + 1, 0)
+        best = max(best, int(run.max()))
+    return best

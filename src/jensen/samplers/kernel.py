@@ -1,0 +1,111 @@
+"""One compiled program: many chains, side by side, for a segment of iterations."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from ..algorithms.target import Target, flat_log_density
+from ..compiled import compiled
+from ..errors import IncompatibleComposition, explain
+from ..function import Static
+from ..tree import Layout
+
+SEGMENT = 16  # iterations a call
+
+
+class Segment(NamedTuple):
+    """What a segment of T iterations of C chains gives; `accepted` are acceptance probabilities."""
+
+    z: Float[np.ndarray, "T C D"]
+    u: Float[np.ndarray, "T C D"]
+    log_p: Float[np.ndarray, "T C"]
+    accepted: Float[np.ndarray, "T C"]
+    moved: np.ndarray  # bool (T, C)
+    diverged: np.ndarray  # bool (T, C)
+
+
+@compiled(0, 1, 2)
+def _segment(kind: str, static: Static, layout: Layout, arrays, key_data, z, step_size, n_leapfrog, tempering):
+    from blackjax.mcmc import hmc, mala, nuts
+
+    model, transport, batch = eqx.combine(arrays, static.tree)
+    dim = z.shape[1]
+
+    def log_p(z):
+        u, log_det = transport(z)
+        return flat_log_density(model, layout, batch, u), u, log_det
+
+    def log_density(z):
+        """Between the standard normal (tempering 0) and the target (1), in the transport's coordinates."""
+        value, _, log_det = log_p(z)
+        return tempering * (value + log_det) - (1 - tempering) * 0.5 * (z**2).sum()
+
+    init = {"hmc": hmc.init, "nuts": nuts.init, "mala": mala.init}[kind]
+    kernel = {"hmc": hmc, "nuts": nuts, "mala": mala}[kind].build_kernel()
+    metric = jnp.ones(dim)
+
+    def one(key, state, step, n):
+        if kind == "mala":
+            return kernel(key, state, log_density, step)
+        if kind == "nuts":
+            return kernel(key, state, log_density, step, metric)
+        return kernel(key, state, log_density, step, metric, n)
+
+    def iterate(states, inputs):
+        key, n = inputs
+        keys = jr.split(key, z.shape[0])
+        states, info = jax.vmap(one, in_axes=(0, 0, 0, None))(keys, states, step_size, n)
+        moved = getattr(info, "is_accepted", jnp.ones(z.shape[0], bool))
+        diverged = getattr(info, "is_divergent", jnp.zeros(z.shape[0], bool))
+        return states, (states.position, info.acceptance_rate, moved, diverged)
+
+    states = jax.vmap(lambda z: init(z, log_density))(z)
+    keys = jr.split(jr.wrap_key_data(key_data), n_leapfrog.shape[0])
+    _, (z, accepted, moved, diverged) = jax.lax.scan(iterate, states, (keys, n_leapfrog))
+    value, u, _ = jax.lax.map(jax.vmap(log_p), z)
+    return z, u, value, accepted, moved, diverged
+
+
+def needs_derivatives(target: Target, name: str) -> None:
+    """Raises IncompatibleComposition where the density has no derivatives: `name` moves along gradients, in JAX."""
+    if not target.smooth:
+        raise IncompatibleComposition(
+            explain(
+                f"method={name!r} with `{type(target.model).__name__}`",
+                "the log density has no derivatives",
+                "its moves follow the gradient, many times a draw: differences of values would cost 2 D of them each time",
+                "a gradient for the model (value_and_grad=...), or a method that needs few: method='importance'",
+            )
+        )
+
+
+class Sampler:
+    """Chains of one kind on a target, in the coordinates of a transport."""
+
+    def __init__(self, target: Target, kind: str = "hmc"):
+        needs_derivatives(target, kind)
+        self.target, self.kind = target, kind
+        self._static: tuple[Any, Any] | None = None
+
+    def run(self, transport: PyTree, z: np.ndarray, key: Array, step_size, n_leapfrog, tempering: float = 1.0) -> Segment:
+        """One segment from z (C, D). `step_size` (C,); `n_leapfrog` (T,), shared by the chains of an iteration."""
+        t = self.target
+        tree = (t.model, transport, t.batch)
+        arrays, static = eqx.partition(tree, eqx.is_array)
+        structure = jax.tree.structure(static)
+        if self._static is None or self._static[0] != structure:
+            self._static = structure, Static(static)
+        out = _segment(
+            self.kind, self._static[1], t.layout, arrays, jr.key_data(key), jnp.asarray(z),
+            jnp.broadcast_to(jnp.asarray(step_size, float), (len(z),)), jnp.asarray(n_leapfrog, jnp.int32),
+            jnp.asarray(tempering, float),
+        )  # fmt: skip
+        segment = Segment(*(np.asarray(a) for a in out))
+        t.evaluations += int(np.sum(n_leapfrog)) * len(z)
+        t.budget.spend(int(np.sum(n_leapfrog)) * len(z))
+        return segment

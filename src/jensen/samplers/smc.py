@@ -1,0 +1,242 @@
+"""Annealed sequential Monte Carlo: many particles from a wide q to the posterior, through a row of temperatures."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax.random as jr
+import numpy as np
+from jaxtyping import Float
+
+from ..algorithms.gaussian import Gaussian, Mixture, safe_cholesky
+from ..algorithms.low_rank import DENSE
+from ..algorithms.solver import AbstractSolver, Solution
+from ..algorithms.target import BLOCK, Target
+from ..compiled import key_for
+from .chains import leapfrogs, pooled_gaussian, stein_scores
+from .islands import drawn, evidence_of, island_checks
+from .kernel import SEGMENT, Sampler, Segment, needs_derivatives
+from .tempered import on_path, set_temperature
+from .transport import Affine
+
+KEPT_ESS = 0.9  # conditional effective sample size of a step in temperature, as a share of the particles
+RESAMPLE = 0.5  # share of effective particles in an island below which it is resampled
+ACCEPT = 0.7
+TRAJECTORY, MAX_LEAPFROG = 1.6, 16
+MOVES = 4  # iterations at each temperature
+FINAL = 3  # segments at the posterior; the first is for the step size
+WIDER = 1.5  # sd of the start, in those of q, in few dimensions
+ISLANDS = 8
+MOST_STEPS = 500
+
+
+@dataclasses.dataclass
+class Swarm:
+    """Islands of particles at temperature t, and what is known there.
+
+    energy: log p - log g, what one unit of temperature adds to the log weight.   log_weights: (I, n), each island's
+    normalised.   log_z: (I,), of each island.   metric: its root whitens the moves.
+    """
+
+    u: Float[np.ndarray, "I n D"]
+    energy: Float[np.ndarray, "I n"]
+    log_weights: Float[np.ndarray, "I n"]
+    log_z: Float[np.ndarray, " I"]
+    metric: Gaussian
+    t: float = 0.0
+    step: float = 0.4
+    temperatures: int = 0
+
+
+class AnnealedSMC(AbstractSolver):
+    """Annealed sequential Monte Carlo (SMC) from a wide mixture of Gaussians to the posterior, with evidence.
+
+    Definition: densities g^(1 - t) p^t, g being q with wider components; t rises so that each step keeps a conditional
+                effective sample size of 90 %; Hamiltonian moves at each t; systematic resampling. Particles live on
+                `n_islands` islands that never mix: the spread of their estimates gives standard errors. Masses of
+                separate modes come out right if q covers all of them.
+    Cost:       about 20 gradients a particle and a temperature; temperatures: 5 to 50.
+    Reference:  Del Moral, Doucet and Jasra (2006); Zhou, Johansen and Aston (2016) for the steps; Buchholz, Chopin and
+                Jacob (2021) for the moves.  [delmoral2006smc]
+    """
+
+    name, starts_from = "smc", "mixture"
+
+    def __init__(self, n_particles: int = 1024, n_islands: int = ISLANDS, kept_ess: float = KEPT_ESS):
+        self.per_island = max(BLOCK, n_particles // n_islands // BLOCK * BLOCK)
+        self.n_islands = max(2, min(n_islands, n_particles // self.per_island))
+        self.kept_ess = kept_ess
+
+    def solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
+        from ..algorithms.mixture import ModeMixture
+
+        needs_derivatives(target, self.name)
+        start = start or ModeMixture().solve(target, None, seed)
+        if start.q is None:
+            return start
+        base, rng, key = widened(start.q, seed), np.random.default_rng([seed, 41]), key_for(seed, "smc")
+        view = on_path(target, base)
+        sampler, swarm = Sampler(view, "hmc"), self.begun(target, base, rng)
+        while swarm.t < 1 and swarm.temperatures < MOST_STEPS and not target.budget.spent:
+            reweigh(swarm, self.kept_ess)
+            if not np.isfinite(swarm.log_z).any():
+                return dataclasses.replace(start, why="diverged")
+            resample(swarm, rng, RESAMPLE)
+            if len(base.components) == 1:
+                swarm.metric = weighted_gaussian(swarm)
+            set_temperature(view, swarm.t)
+            key, sub = jr.split(key)
+            self.move(sampler, target, base, swarm, sub, rng)
+        if swarm.t < 1:
+            return dataclasses.replace(start, why="budget" if target.budget.spent else "stalled")
+        resample(swarm, rng, math.inf)
+        kept = self.settle(sampler, swarm, key, rng)
+        target.evaluations += view.evaluations
+        return finished(target, start, swarm, kept, rng)
+
+    def begun(self, target: Target, base: Mixture, rng: np.random.Generator) -> Swarm:
+        shape = self.n_islands, self.per_island
+        u = np.concatenate([base.sample(rng, self.per_island) for _ in range(self.n_islands)])
+        energy = (target.value(u) - base.log_prob(u)).reshape(shape)
+        even = np.full(shape, -math.log(self.per_island))
+        roots = [q.root for q in base.components]  # the width of one component: what a move crosses
+        root = roots[0] if len(roots) == 1 else _mean_root(base)
+        return Swarm(
+            u.reshape(*shape, -1), energy, even, np.zeros(self.n_islands), Gaussian(base.components[0].mean, root)
+        )
+
+    def move(self, sampler: Sampler, target: Target, base: Mixture, swarm: Swarm, key: Any, rng) -> None:
+        """Hamiltonian moves at the current temperature, and the step size for the next."""
+        n = np.zeros(SEGMENT, int)
+        n[:MOVES] = leapfrogs(rng, swarm.step, MOVES, TRAJECTORY, MAX_LEAPFROG)
+        parts = run_blocks(sampler, swarm, key, n, rng)
+        swarm.u = np.concatenate([p.u[-1] for p in parts]).reshape(swarm.u.shape)
+        flat = swarm.u.reshape(-1, target.dim)
+        swarm.energy = (target.value(flat) - base.log_prob(flat)).reshape(swarm.energy.shape)
+        swarm.step = adapted(swarm.step, parts, MOVES)
+
+    def settle(self, sampler: Sampler, swarm: Swarm, key: Any, rng: np.random.Generator) -> list[Segment]:
+        """Moves at the posterior: what is kept of them."""
+        kept = []
+        for i in range(FINAL):
+            key, sub = jr.split(key)
+            parts = run_blocks(sampler, swarm, sub, leapfrogs(rng, swarm.step, SEGMENT, TRAJECTORY, MAX_LEAPFROG), rng)
+            swarm.u = np.concatenate([p.u[-1] for p in parts]).reshape(swarm.u.shape)
+            swarm.step = adapted(swarm.step, parts, SEGMENT)
+            if i > 0:
+                kept.append(Segment(*(np.concatenate([getattr(p, f) for p in parts], 1) for f in Segment._fields)))
+            if sampler.target.budget.spent and kept:
+                break
+        return kept
+
+
+def widened(q: Any, seed: int) -> Mixture:
+    """q with every component wider in all directions; light components weigh more, so that none is lost by chance."""
+    if isinstance(q, Mixture):
+        parts, weights = [_plain(c, seed) for c in q.components], (q.weights + 1 / len(q.weights)) / 2
+    else:
+        parts, weights = [_plain(q, seed)], np.ones(1)
+    # in many dimensions every bit of width costs temperatures
+    wider = 1 + (WIDER - 1) * min(1.0, math.sqrt(20 / q.dim))
+    return Mixture(tuple(Gaussian(c.mean, c.root * wider) for c in parts), weights)
+
+
+def _plain(q: Any, seed: int) -> Gaussian:
+    """The Gaussian with q's moments: diagonal in many dimensions."""
+    if isinstance(q, Gaussian):
+        return q
+    if hasattr(q, "mean") and hasattr(q, "sd"):
+        return Gaussian(q.mean, q.sd if q.dim > DENSE else q.root)
+    u = q.sample(np.random.default_rng([seed, 42]), max(4096, 8 * q.dim))
+    return Gaussian(u.mean(0), u.std(0) if q.dim > DENSE else safe_cholesky(np.atleast_2d(np.cov(u.T))))
+
+
+def _mean_root(base: Mixture) -> np.ndarray:
+    """Root of the mean of the components' covariances."""
+    if any(q.diagonal for q in base.components):
+        return np.sqrt(sum(w * q.sd**2 for w, q in zip(base.weights, base.components, strict=True)))
+    return safe_cholesky(
+        np.asarray(sum(w * q.root @ q.root.T for w, q in zip(base.weights, base.components, strict=True)))
+    )
+
+
+def weighted_gaussian(swarm: Swarm) -> Gaussian:
+    """Moments of the particles, by resampling them by their weights."""
+    d = swarm.u.shape[2]
+    w = np.exp(swarm.log_weights).reshape(-1)
+    index = np.minimum(np.searchsorted(np.cumsum(w / w.sum()), (np.arange(w.size) + 0.5) / w.size), w.size - 1)
+    return pooled_gaussian(swarm.u.reshape(-1, d)[index], swarm.metric)
+
+
+def reweigh(swarm: Swarm, kept_ess: float) -> None:
+    """The next temperature, by bisection on the conditional effective sample size, and the weights there."""
+    change = next_temperature(swarm, kept_ess) - swarm.t
+    new = swarm.log_weights + np.where(np.isfinite(swarm.energy), change * swarm.energy, -np.inf)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        top = new.max(1, keepdims=True)
+        top = np.where(np.isfinite(top), top, 0.0)
+        gain = np.log(np.exp(new - top).sum(1)) + top[:, 0]
+        swarm.log_weights = np.where(np.isfinite(gain)[:, None], new - gain[:, None], new)
+    swarm.log_z = swarm.log_z + gain
+    swarm.t += change
+    swarm.temperatures += 1
+
+
+def next_temperature(swarm: Swarm, kept_ess: float) -> float:
+    weights = np.exp(swarm.log_weights) / len(swarm.log_weights)
+    energy = np.where(np.isfinite(swarm.energy), swarm.energy, -np.inf)
+    top = energy.max(initial=-np.inf)
+
+    def ess(change: float) -> float:
+        w = np.exp(change * (energy - top))  # -inf: no weight at any temperature
+        return float((weights * w).sum() ** 2 / (weights * w**2).sum())
+
+    alive = float(weights[np.isfinite(energy)].sum())  # those without density leave at the first step, however small
+    if not math.isfinite(top) or ess(1 - swarm.t) >= kept_ess * alive:
+        return 1.0
+    low, high = 0.0, 1 - swarm.t
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if ess(middle) >= kept_ess * alive else (low, middle)
+    return swarm.t + max(low, 1e-12)
+
+
+def resample(swarm: Swarm, rng: np.random.Generator, below: float) -> None:
+    """Systematic, within each island whose share of effective particles is below a level."""
+    n = swarm.u.shape[1]
+    for i, log_w in enumerate(swarm.log_weights):
+        w = np.exp(log_w)
+        if not np.isfinite(swarm.log_z[i]) or 1 / (w**2).sum() >= below * n:
+            continue
+        edges = np.cumsum(w)
+        index = np.minimum(np.searchsorted(edges, edges[-1] * (np.arange(n) + rng.random()) / n), n - 1)
+        swarm.u[i], swarm.energy[i], swarm.log_weights[i] = swarm.u[i][index], swarm.energy[i][index], -math.log(n)
+
+
+def run_blocks(sampler: Sampler, swarm: Swarm, key: Any, n: np.ndarray, rng: np.random.Generator) -> list[Segment]:
+    """One segment of every particle, in blocks of the one compiled shape; step sizes vary by particle."""
+    out, transport = [], Affine.of(swarm.metric)
+    z = swarm.metric.whiten(swarm.u.reshape(-1, swarm.u.shape[2]))
+    for sub, at in zip(jr.split(key, len(z) // BLOCK), range(0, len(z), BLOCK), strict=True):
+        out.append(sampler.run(transport, z[at : at + BLOCK], sub, swarm.step * rng.uniform(0.7, 1.2, BLOCK), n))
+    return out
+
+
+def adapted(step: float, parts: list[Segment], n_moves: int) -> float:
+    accepted = float(np.mean([np.nan_to_num(p.accepted[:n_moves]).mean() for p in parts]))
+    return float(np.clip(step * math.exp(1.5 * (accepted - ACCEPT)), 1e-4, 1.5))
+
+
+def finished(target: Target, start: Solution, swarm: Swarm, kept: list[Segment], rng: np.random.Generator) -> Solution:
+    """Draws, evidence and checks."""
+    evidence, shares = evidence_of(swarm.log_z)
+    whole = Segment(*(np.concatenate([getattr(s, f) for s in kept]) for f in Segment._fields))
+    checks = island_checks(whole, shares, target.names) | stein_scores(target, whole.u)
+    u, log_p = drawn(whole, shares, rng)
+    findings = {
+        **start.findings, "chains": checks | {"temperatures": swarm.temperatures},
+        "shape": (len(u) // whole.u.shape[1], whole.u.shape[1]),
+    }  # fmt: skip
+    return Solution(
+        start.q, draws=u, log_p=log_p, corrected="chains", evidence=evidence, history=start.history, findings=findings
+    )
