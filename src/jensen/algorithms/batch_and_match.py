@@ -102,7 +102,7 @@ def moved(q: Gaussian, mean: Float[np.ndarray, " D"], root: Float[np.ndarray, "D
     full = q.root @ root
     if not (np.isfinite(full).all() and np.isfinite(mean).all()):
         return q
-    lower = np.linalg.qr(full.T, mode="r").T
+    lower = np.asarray(np.linalg.qr(full.T, mode="r")).T
     lower = lower * np.where(np.diagonal(lower) < 0, -1.0, 1.0)
     return Gaussian(q.mean + q.root @ mean, lower) if (np.diagonal(lower) > 0).all() else q
 

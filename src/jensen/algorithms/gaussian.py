@@ -43,7 +43,9 @@ class Gaussian:
     def whiten(self, u: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n D"]:
         """R^-1 (u - mean)."""
         centred = u - self.mean
-        return centred / self.root if self.diagonal else solve_triangular(self.root, centred.T, lower=True).T
+        if self.diagonal:
+            return centred / self.root
+        return solve_triangular(self.root, centred.T, lower=True, check_finite=False).T
 
     def pull(self, g: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n D"]:
         """R^T g: a gradient in whitened coordinates."""
@@ -93,7 +95,8 @@ class Mixture:
         counts = np.floor(quota).astype(int)
         rest = n - counts.sum()
         if rest:
-            counts += rng.multinomial(rest, (quota - counts) / (quota - counts).sum())
+            share = np.maximum(quota - counts, 0)
+            counts += rng.multinomial(rest, share / share.sum() if share.sum() > 0 else self.weights / self.weights.sum())
         draws = np.concatenate([q.sample(rng, c) for q, c in zip(self.components, counts, strict=True) if c])
         return draws[rng.permutation(n)]
 

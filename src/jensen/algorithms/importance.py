@@ -14,11 +14,11 @@ from .target import Target
 
 N_PROPOSALS = 8192
 HOPELESS = 0.02  # effective share of the draws
-NUMBERS = 2 * 10**7  # held at once: above, there are fewer draws
+NUMBERS = 5 * 10**6  # held at once: above, there are fewer draws
 
 
 def n_proposals(dim: int) -> int:
-    """8,192, and fewer above 2,400 dimensions, where memory counts."""
+    """8,192, and fewer above 600 dimensions, where memory counts."""
     return max(512, min(N_PROPOSALS, NUMBERS // dim))
 
 

@@ -12,6 +12,7 @@ from .target import BLOCK, Target
 DAMPINGS = np.array([0.0, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1e4])  # tried in one batch instead of a trust region
 STEP = 1e-4  # of the finite differences, in units of the local scale
 FLOOR = 1e-10  # relative to the largest curvature of the scaled Hessian
+RUNAWAY = 1e30
 DISTINCT = 1.0  # local Gaussians whose means are closer than this (whitened, each of the other's sd) are one
 
 
@@ -130,7 +131,7 @@ def _advance(path: Path, trial, value, gradient, h) -> None:
         path.done = True
         return
     path.u, path.value, path.gradient = trial[i], float(value[i]), gradient[i]
-    path.done = gain < 1e-6 or path.worse >= 6
+    path.done = gain < 1e-6 or path.worse >= 6 or np.abs(path.u).max() > RUNAWAY
 
 
 def _merge(live: list[Path]) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 
 import numpy as np
-from scipy.special import logsumexp
 
 from .gaussian import Gaussian, Mixture
 from .laplace import DISTINCT, Laplace
@@ -11,6 +10,7 @@ from .natural_gradient import NaturalGradient
 from .solver import AbstractSolver, Solution
 from .target import Target
 
+HUGE = 1e100
 NEGLIGIBLE = 9.0  # nats below the best: a component that would weigh less than 1e-4
 
 
@@ -35,19 +35,26 @@ class ModeMixture(AbstractSolver):
             new, history, why = ng.fit(target, q, seed)
             if history[-1] > best:
                 best, ending = history[-1], why
-            if all(_apart(new, other) for _, other in fitted) and np.isfinite(history[-1]):
+            if _sane(new, history[-1]) and all(_apart(new, other) for _, other in fitted):
                 fitted.append((history[-1], new))
-        if not fitted:
-            return dataclasses.replace(start, why="diverged")
+        if not fitted:  # at least something with a density, for the verdict to look at
+            q = start.q if _sane(start.q, 0.0) else Gaussian(np.zeros(start.q.dim), np.eye(start.q.dim))
+            return dataclasses.replace(start, q=q, why="diverged")
         return self.assemble(start, fitted, ending)
 
     def assemble(self, start: Solution, fitted: list[tuple[float, Gaussian]], why: str) -> Solution:
         fitted = sorted(fitted, key=lambda f: -f[0])
-        kept = [f for f in fitted if f[0] > fitted[0][0] - NEGLIGIBLE]
+        kept = [f for f in fitted if f[0] >= fitted[0][0] - NEGLIGIBLE]
         elbos = np.array([f[0] for f in kept])
-        q = kept[0][1] if len(kept) == 1 else Mixture(tuple(f[1] for f in kept), np.exp(elbos - logsumexp(elbos)))
+        weights = np.exp(elbos - elbos.max())
+        q = kept[0][1] if len(kept) == 1 else Mixture(tuple(f[1] for f in kept), weights / weights.sum())
         findings = {**start.findings, "fitted": fitted, "n_components": len(kept)}
         return Solution(q, why, history=list(elbos), findings=findings)
+
+
+def _sane(q: Gaussian, elbo: float) -> bool:
+    """A density that grows without end drives q to where numbers end."""
+    return bool(np.isfinite(elbo) and abs(elbo) < HUGE and np.abs(q.mean).max() < HUGE and q.sd.max() < HUGE)
 
 
 def _apart(a: Gaussian, b: Gaussian) -> bool:

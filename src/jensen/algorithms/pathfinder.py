@@ -117,14 +117,15 @@ def elbos(
     A draw without density counts as worse than the worst of the others.
     """
     u = np.concatenate([q.apply(eps) for q in candidates])
-    ok = np.isfinite(u).all(1)
+    ok = np.asarray(np.isfinite(u).all(1))
     value = np.where(ok, target(np.where(ok[:, None], u, 0.0))[0], -np.inf).reshape(len(candidates), -1)
     square = 0.5 * (eps**2).sum(1) - 0.5 * eps.shape[1]  # draw by draw: for the right q there is no noise left
     return np.array([_mean(v + square) + q.entropy() for v, q in zip(value, candidates, strict=True)])
 
 
 def _mean(terms: np.ndarray) -> float:
-    ok = np.isfinite(terms)
-    if ok.mean() <= 0.5:
+    known = terms[np.isfinite(terms)]
+    if 2 * len(known) <= len(terms):
         return -np.inf
-    return float(np.where(ok, terms, terms[ok].min() - np.ptp(terms[ok]) - 10.0).mean())
+    worse = known.min() - np.ptp(known) - 10.0
+    return float(known.sum() + (len(terms) - len(known)) * worse) / len(terms)

@@ -61,9 +61,9 @@ def first_points(target: Target, start: Solution | None, seed: int, n: int) -> F
     if start is None or start.q is None:
         u = starting_points(target, seed, n)[0]
         return u + JITTER * rng.standard_normal(u.shape)  # from a mode itself no path would lead anywhere
-    q = start.q
-    u = q.sample(rng, n)
-    return u if not hasattr(q, "mean") else q.mean + 3 * (u - q.mean)
+    u = start.q.sample(rng, n)
+    centre = getattr(start.q, "mean", None)
+    return u if centre is None else centre + 3 * (u - centre)
 
 
 def coordinate_scale(target: Target, u: Float[np.ndarray, "P D"], seed: int) -> Float[np.ndarray, " D"]:

@@ -125,7 +125,7 @@ class Ladder:
                 break
             began, used = self._now()
             more = self._from(view, testimony.u[: min(testimony.n, 4)], mixture)
-            if more is None:
+            if more is None or _same(more, mixture):
                 break
             step.climbed, mixture = "annealed particles found mass elsewhere", more
             step, testimony = self._weighed_step(view, mixture, began, used)
@@ -181,7 +181,10 @@ class Ladder:
         self.steps[-1].climbed = self.steps[-1].diagnosis.reasons[0]
         began, used = self._now()
         start = base.own
-        solution = solver.solve(view.target, start, self.seed)
+        try:
+            solution = solver.solve(view.target, start, self.seed)
+        except np.linalg.LinAlgError:  # a covariance beyond what double precision resolves: the rungs below stand
+            return None
         if solution is start or solution.draws is None or "no_warp" in solution.findings:
             return None
         weighed = solution.findings.get("weighted") if solution.corrected == "importance" else None
@@ -208,11 +211,11 @@ class Ladder:
         proposal = proposal_of(solution.q)
         largest = np.max(weighed.log_p - weighed.log_q, initial=-np.inf)
         if solution.corrected == "chains" and solution.draws is not None:
-            some = slice(None, None, max(1, len(solution.draws) // 4096))
+            some = slice(None, None, max(1, len(solution.draws) // min(4096, n_proposals(view.target.dim))))
             largest = max(largest, np.max(solution.log_p[some] - proposal.log_prob(solution.draws[some])))
         blocks = 4 if solution.findings.get("n_components", 1) > 1 else 1
         scale = gaussian_of(solution.q) if solution.draws is None else _gaussian_like(solution)
-        return testify(view.target, scale, proposal, float(largest), self.seed, blocks)
+        return testify(view.target, scale, proposal, float(largest), _floor(solution, weighed), self.seed, blocks)
 
     def _add(self, view: View, name, solution, weighed, began, used, testimony) -> Step:
         at_home, home_weighed = view.home(self.target, solution, weighed)
@@ -227,6 +230,20 @@ class Ladder:
         if self.on_step is not None:
             self.on_step(step)
         return step
+
+
+def _same(a: Solution, b: Solution) -> bool:
+    """As many components, and no better."""
+    return a.findings["n_components"] == b.findings["n_components"] and a.history[0] < b.history[0] + 0.1
+
+
+def _floor(solution: Solution, weighed: Weighted) -> float:
+    """About the least log p of the posterior's draws."""
+    if solution.corrected == "chains" and solution.log_p is not None:
+        return float(np.min(solution.log_p))
+    order = np.argsort(weighed.log_p)
+    mass = np.cumsum(weighed.weights[order])
+    return float(weighed.log_p[order][np.searchsorted(mass, 1e-3)]) if np.isfinite(mass[-1]) else -np.inf
 
 
 def _fitness(weighed: Weighted) -> float:

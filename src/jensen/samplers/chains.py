@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..algorithms.gaussian import Gaussian, Mixture, safe_cholesky
-from ..algorithms.importance import proposal_of, weigh
+from ..algorithms.importance import n_proposals, proposal_of, weigh
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
 from ..compiled import key_for
@@ -24,7 +24,7 @@ ACCEPT = 0.8
 WARMUP = 8  # segments
 MANY = 2000  # dimensions above which there are fewer chains
 RANKED = 50
-KEPT = 8 * 10**6  # numbers: above, chains are thinned
+KEPT = 2 * 10**7  # numbers: above, chains are thinned
 MAX_LEAPFROG = 64
 MEAN_ERROR, SD_ERROR = 0.015, 0.02  # standard errors (mean in sd, sd relative) at which sampling stops
 HOPELESS = 1.3  # R-hat from which more iterations of the same do not help
@@ -46,7 +46,7 @@ class State:
 
 def initial_points(target: Target, q: Any, n: int, seed: int) -> Float[np.ndarray, "n D"]:
     """n points from q with heavy tails, resampled without repetition by their smoothed, tempered weights."""
-    weighed = weigh(target, proposal_of(q), 16 * n, seed + 1)
+    weighed = weigh(target, proposal_of(q), min(16 * n, n_proposals(target.dim)), seed + 1)
     alive = np.isfinite(weighed.log_p)
     if alive.sum() < 2:
         return weighed.u[:0]
@@ -153,15 +153,16 @@ class Chains(AbstractSolver):
     def collect(self, sampler: Sampler, state: State, rng: np.random.Generator) -> tuple[str, dict]:
         checks: dict[str, Any] = {}
         stride = math.ceil(self.most * SEGMENT * self.n_chains * sampler.target.dim / KEPT)
-        looked = self.least
+        looked, slack = self.least, 1.0 if stride == 1 else 2.0  # few draws can be kept: no more can be asked
         for i in range(self.most):
             state.kept.append(thinned(self.segment(sampler, state, rng), stride))
             if i + 1 >= looked:
                 looked = math.ceil(1.3 * (i + 1))
                 checks = convergence(state.kept, sampler.target.names)
-                if enough(checks):
+                if enough(checks, slack):
                     return "converged", checks
-                if i + 1 >= 2 * self.least and (checks["rhat"] > HOPELESS or missing(checks) * (i + 1) > self.most):
+                longer = missing(checks, slack) * (i + 1)
+                if i + 1 >= 2 * self.least and (checks["rhat"] > HOPELESS or longer > self.most):
                     break
             if sampler.target.budget.spent and len(state.kept) >= 2:
                 break
@@ -183,7 +184,10 @@ def _transport(base: Any) -> Any:
 def thinned(segment: Segment, stride: int) -> Segment:
     """Without positions in z, and with every stride-th iteration (at least one)."""
     keep = slice(None, None, -min(stride, SEGMENT))
-    return segment._replace(z=segment.z[:0], u=segment.u[keep][::-1], log_p=segment.log_p[keep][::-1])
+    kept = segment.u[keep][::-1]
+    return segment._replace(
+        z=segment.z[:0], u=kept.astype(np.float32) if stride > 1 else kept.copy(), log_p=segment.log_p[keep][::-1]
+    )
 
 
 def gaussian_of(q: Gaussian | Mixture) -> Gaussian:
@@ -245,14 +249,15 @@ def agreement(x: Float[np.ndarray, "T C D"], names: list[str]) -> dict[str, Any]
     }  # fmt: skip
 
 
-def enough(checks: dict) -> bool:
+def enough(checks: dict, slack: float = 1.0) -> bool:
     """May sampling stop?"""
-    return checks["rhat"] < 1.015 and checks["se_mean"] < MEAN_ERROR and checks["se_sd"] < SD_ERROR
+    small = checks["se_mean"] < slack * MEAN_ERROR and checks["se_sd"] < slack * SD_ERROR
+    return small and checks["rhat"] < 1.015
 
 
-def missing(checks: dict) -> float:
+def missing(checks: dict, slack: float) -> float:
     """How many times more iterations the standard errors ask for (they fall with the square root)."""
-    return max((checks["se_mean"] / MEAN_ERROR) ** 2, (checks["se_sd"] / SD_ERROR) ** 2) / 2
+    return max((checks["se_mean"] / MEAN_ERROR) ** 2, (checks["se_sd"] / SD_ERROR) ** 2) / 2 / slack**2
 
 
 def stein_scores(target: Target, x: Float[np.ndarray, "T C D"], most: int = 4096) -> dict[str, Any]:
@@ -261,7 +266,7 @@ def stein_scores(target: Target, x: Float[np.ndarray, "T C D"], most: int = 4096
     A region the chains never enter, but whose edge they reach, breaks the first: its integral is the density at the edge.
     """
     t, c, d = x.shape
-    x = x[:: max(1, t * c // most)]
+    x = x[:: max(1, t * c // min(most, n_proposals(d)))]
     g = target(x.reshape(-1, d))[1].reshape(x.shape)
     score = lambda terms: terms.mean((0, 1)) / (terms.mean(0).std(0, ddof=1) / math.sqrt(c) + 1e-12)
     first = np.abs(score(g))

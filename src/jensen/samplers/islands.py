@@ -10,6 +10,9 @@ from ..diagnostics.chains import rhat
 from .chains import longest_run
 from .kernel import Segment
 
+STRIDE = 4  # iterations from one kept position to the next
+DRIFT, SURE = 0.03, 5.0  # of a mean in sd, or an sd, that counts: and in standard errors
+
 
 def evidence_of(log_z: Float[np.ndarray, " I"]) -> tuple[tuple[float, float], Float[np.ndarray, " I"]]:
     """((log of the islands' mean, its standard error), each island's share). The mean is unbiased, before the log."""
@@ -18,6 +21,29 @@ def evidence_of(log_z: Float[np.ndarray, " I"]) -> tuple[tuple[float, float], Fl
     mean = ratio.mean()
     error = ratio.std(ddof=1) / mean / math.sqrt(len(ratio))
     return (float(top + math.log(mean)), float(error)), ratio / ratio.sum()
+
+
+def beside(parts: list[Segment]) -> Segment:
+    """The blocks of one segment side by side; of the positions, every fourth."""
+    join = lambda field, step=1: np.concatenate([getattr(p, field)[step - 1 :: step] for p in parts], 1)
+    return Segment(
+        join("z")[:0], join("u", STRIDE), join("log_p", STRIDE), join("accepted"), join("moved"), join("diverged")
+    )
+
+
+def drifts(kept: list[Segment], shares: Float[np.ndarray, " I"]) -> bool:
+    """Do the moments of the first and second half of the segments differ, by more than the islands' differences do?"""
+    i, half = len(shares), len(kept) // 2
+    x = [np.concatenate([s.u for s in part]) for part in (kept[:half], kept[-half:])]
+    x = [v.reshape(len(v), i, -1, v.shape[2]) for v in x]
+    centre, sd = x[1].mean((0, 1, 2)), np.maximum(x[1].std((0, 1, 2)), 1e-300)
+    first, second = (
+        np.stack([((v - centre) / sd).mean((0, 2)), 0.5 * (((v - centre) / sd) ** 2).mean((0, 2))]) for v in x
+    )
+    change = second - first  # (2, I, D)
+    mean = np.einsum("i,kid->kd", shares, change)
+    error = np.sqrt(np.einsum("i,kid->kd", shares**2, (change - mean[:, None]) ** 2) * i / (i - 1))
+    return bool(((np.abs(mean) > DRIFT) & (np.abs(mean) > SURE * error) | (np.abs(mean) > 4 * DRIFT)).any())
 
 
 def island_checks(whole: Segment, shares: Float[np.ndarray, " I"], names: list[str]) -> dict[str, Any]:
@@ -40,14 +66,14 @@ def island_checks(whole: Segment, shares: Float[np.ndarray, " I"], names: list[s
         "se_mean": float(se_mean.max()), "se_mean_worst": names[int(np.argmax(se_mean))],
         "se_sd": float(se_sd.max()), "se_sd_worst": names[int(np.argmax(se_sd))], "halves": float(halves.max()),
         "stuck": int(longest_run(~whole.moved)), "accepted": float(np.nan_to_num(whole.accepted).mean()),
-        "diverged": float(whole.diverged.mean()), "iterations": t, "islands": i,
+        "diverged": float(whole.diverged.mean()), "iterations": len(whole.moved), "islands": i,
         "island_ess": float(1 / (shares**2).sum() / i),
     }  # fmt: skip
 
 
 def drawn(whole: Segment, shares: Float[np.ndarray, " I"], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(draws, log p): every fourth iteration's particles, resampled so that islands count by their shares."""
-    u, log_p = whole.u[3::4], whole.log_p[3::4]
+    """(draws, log p): resampled so that islands count by their shares."""
+    u, log_p = whole.u, whole.log_p
     t, c, d = u.shape
     weights = np.broadcast_to(np.repeat(shares, c // len(shares)), (t, c)).reshape(-1)
     edges = np.cumsum(weights / weights.sum())

@@ -14,7 +14,7 @@ from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import BLOCK, Target
 from ..compiled import key_for
 from .chains import leapfrogs, pooled_gaussian, stein_scores
-from .islands import drawn, evidence_of, island_checks
+from .islands import beside, drawn, drifts, evidence_of, island_checks
 from .kernel import SEGMENT, Sampler, Segment, needs_derivatives
 from .tempered import on_path, set_temperature
 from .transport import Affine
@@ -24,8 +24,9 @@ RESAMPLE = 0.5  # share of effective particles in an island below which it is re
 ACCEPT = 0.7
 TRAJECTORY, MAX_LEAPFROG = 1.6, 16
 MOVES = 4  # iterations at each temperature
-FINAL = 3  # segments at the posterior; the first is for the step size
-WIDER = 1.5  # sd of the start, in those of q, in few dimensions
+MOST_FINAL = 24  # segments at the posterior
+LONG, MOST_LEAPFROG = 2.2, 64  # trajectories there
+WIDER = 2.0  # sd of the start, in those of q, in few dimensions
 ISLANDS = 8
 MOST_STEPS = 500
 
@@ -90,9 +91,9 @@ class AnnealedSMC(AbstractSolver):
         if swarm.t < 1:
             return dataclasses.replace(start, why="budget" if target.budget.spent else "stalled")
         resample(swarm, rng, math.inf)
-        kept = self.settle(sampler, swarm, key, rng)
+        kept, why = self.settle(sampler, swarm, key, rng)
         target.evaluations += view.evaluations
-        return finished(target, start, swarm, kept, rng)
+        return dataclasses.replace(finished(target, start, swarm, kept, rng), why=why)
 
     def begun(self, target: Target, base: Mixture, rng: np.random.Generator) -> Swarm:
         shape = self.n_islands, self.per_island
@@ -115,19 +116,22 @@ class AnnealedSMC(AbstractSolver):
         swarm.energy = (target.value(flat) - base.log_prob(flat)).reshape(swarm.energy.shape)
         swarm.step = adapted(swarm.step, parts, MOVES)
 
-    def settle(self, sampler: Sampler, swarm: Swarm, key: Any, rng: np.random.Generator) -> list[Segment]:
-        """Moves at the posterior: what is kept of them."""
-        kept = []
-        for i in range(FINAL):
+    def settle(self, sampler: Sampler, swarm: Swarm, key: Any, rng: np.random.Generator) -> tuple[list[Segment], str]:
+        """Moves at the posterior until the particles' moments rest: the last half of them, and how it ended."""
+        every: list[Segment] = []
+        shares = evidence_of(swarm.log_z)[1]
+        for i in range(1, MOST_FINAL + 1):
             key, sub = jr.split(key)
-            parts = run_blocks(sampler, swarm, sub, leapfrogs(rng, swarm.step, SEGMENT, TRAJECTORY, MAX_LEAPFROG), rng)
+            parts = run_blocks(sampler, swarm, sub, leapfrogs(rng, swarm.step, SEGMENT, LONG, MOST_LEAPFROG), rng)
             swarm.u = np.concatenate([p.u[-1] for p in parts]).reshape(swarm.u.shape)
             swarm.step = adapted(swarm.step, parts, SEGMENT)
-            if i > 0:
-                kept.append(Segment(*(np.concatenate([getattr(p, f) for p in parts], 1) for f in Segment._fields)))
-            if sampler.target.budget.spent and kept:
-                break
-        return kept
+            every.append(beside(parts))
+            kept = every[(i + 1) // 3 :]
+            if len(kept) >= 2 and not drifts(kept, shares):
+                return kept, "converged"
+            if sampler.target.budget.spent:
+                return kept, "budget"
+        return kept, "stalled"
 
 
 def widened(q: Any, seed: int) -> Mixture:
@@ -137,7 +141,7 @@ def widened(q: Any, seed: int) -> Mixture:
     else:
         parts, weights = [_plain(q, seed)], np.ones(1)
     # in many dimensions every bit of width costs temperatures
-    wider = 1 + (WIDER - 1) * min(1.0, math.sqrt(20 / q.dim))
+    wider = 1 + (WIDER - 1) * min(1.0, math.sqrt(5 / q.dim))
     return Mixture(tuple(Gaussian(c.mean, c.root * wider) for c in parts), weights)
 
 

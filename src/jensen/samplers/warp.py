@@ -7,6 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.linalg import solve_triangular
 
 from ..algorithms.gaussian import LOG_2PI, Gaussian, Mixture, StudentT, safe_cholesky
 
@@ -116,8 +117,9 @@ class Warped:
         w = self.map
         u_a = u[:, w.a]
         mean, s = w.conditional(u_a, np)
-        z_a = np.linalg.solve(w.root_a, (u_a - w.mean).T).T
-        z_b = np.linalg.solve(w.root_b, ((u[:, w.b] - mean) * np.exp(np.clip(-s, -300, 300))).T).T
+        z_a = solve_triangular(w.root_a, (u_a - w.mean).T, lower=True, check_finite=False).T
+        e = (u[:, w.b] - mean) * np.exp(np.clip(-s, -300, 300))
+        z_b = solve_triangular(w.root_b, e.T, lower=True, check_finite=False).T
         return np.concatenate([z_a, z_b], 1), self._log_det(s)
 
     def sample(self, rng: np.random.Generator, n: int) -> Float[np.ndarray, "n D"]:
@@ -252,6 +254,8 @@ def learn(u: Float[np.ndarray, "n D"], structure: Structure | None = None, most:
     )
     mean, s = make(np.eye(len(b))).map.conditional(u_a, np)
     e = (u[:, b] - mean) * np.exp(-s)
+    if not np.isfinite(e).all() or not (e.std(0) > 0).all():
+        return None
     n = len(e)
     weight = n / (n + 5.0 * len(b))
     covariance = np.atleast_2d(np.cov(e.T))
