@@ -8,8 +8,9 @@ export JENSEN_DATA
 BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadgroup
 ROUNDS ?= 5
+SEEDS ?= 0 1 2
 
-.PHONY: help demo test test-all lint types docs bench bench-posteriors clean
+.PHONY: help demo test test-all lint types docs bench bench-posteriors bench-peers bench-scaling clean
 
 help:
 	@echo "make demo              fit two models on real data and write their reports (creates $(VENV))"
@@ -18,7 +19,9 @@ help:
 	@echo "make lint types        ruff and pyright"
 	@echo "make docs              regenerate the generated pages of docs/"
 	@echo "make bench             speed against other libraries (creates $(BENCH_VENV))"
-	@echo "make bench-posteriors  the posteriordb table (needs JENSEN_DATA)"
+	@echo "make bench-posteriors  quality on posteriordb and other hard posteriors (all of them with JENSEN_DATA)"
+	@echo "make bench-peers       the same posteriors beside other libraries: speed and quality (creates $(BENCH_VENV))"
+	@echo "make bench-scaling     time and memory against dimension, with docs/images/scaling.png"
 
 $(VENV)/.ready: requirements-dev.txt requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -59,7 +62,16 @@ bench: $(BENCH_VENV)/.ready
 		$(if $(JENSEN_DATA),--data $(JENSEN_DATA))
 
 bench-posteriors: $(VENV)/.ready
-	$(BIN)/python -m benchmarks.posteriors.run --root $(JENSEN_DATA)/posteriordb --out benchmarks/results/posteriors.jsonl
+	$(BIN)/python -m benchmarks.posteriors.run --fresh --seeds $(SEEDS) --out benchmarks/results/posteriors.jsonl \
+		$(if $(JENSEN_DATA),--root $(JENSEN_DATA))
+
+bench-peers: $(BENCH_VENV)/.ready
+	$(BENCH_VENV)/bin/python -m benchmarks.posteriors.peers --out benchmarks/results/peers.jsonl \
+		$(if $(JENSEN_DATA),--root $(JENSEN_DATA))
+
+bench-scaling: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.scaling --out benchmarks/results/scaling.jsonl
+	$(BIN)/python -m benchmarks.scaling --plot benchmarks/results/scaling.jsonl
 
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) demo-out

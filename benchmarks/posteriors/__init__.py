@@ -1,1 +1,1 @@
-"""Posteriors of posteriordb as NumPyro models, with their reference draws."""
+"""Posteriors with references: posteriordb, hard classics and simulated ones; quality and speed measured on them."""

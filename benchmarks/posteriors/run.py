@@ -1,84 +1,170 @@
-"""Quality on posteriordb: `jensen.fit(model)` with nothing chosen, against the reference draws.
+"""Quality of `jensen.fit` with nothing chosen but a budget, against reference moments.
 
-`python -m benchmarks.posteriors.run --root DIR [NAME ...]` prints, and writes as JSON lines, for each posterior: the
-largest error of a mean (in reference standard deviations) and of a standard deviation (relative), both over the
-unconstrained coordinates; k-hat, verdict, seconds. `silent`: RELIABLE where a mean is off by more than 0.1 sd or an sd by
-more than 10 %. Seeds are runs, not tuning: every row is kept.
+`python -m benchmarks.posteriors.run [--root DIR] [--seeds 0 1] [--budgets none seconds:2] [--fresh] [NAME ...]` gives, for
+each posterior, budget and seed, a row with the largest error of a mean (in reference sd) and of an sd (relative) over the
+unconstrained coordinates, computed from `fit.draws`; what the verdict said, and the seconds of a first and of a second,
+equal call. *Solved*: both errors within 0.1. *Silent*: RELIABLE, but not solved. Every row is kept.
 """
 
 import argparse
-import json
+import dataclasses
+import itertools
 import os
+import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-import jensen as jn
 from benchmarks.harness import surroundings
-from benchmarks.posteriors.models import load, names
+from benchmarks.posteriors.fresh import append, attempt, call
+from benchmarks.posteriors.registry import GROUPS, load, names
 
-MEAN_ERROR, SD_ERROR = 0.1, 0.1
-
-
-def errors(fit, reference: dict) -> tuple[float, float]:
-    """(largest mean error in sd, largest relative sd error) over the unconstrained coordinates."""
-    wanted = {site: jnp.asarray(reference[site]) for site in fit.draws}
-    true = jax.vmap(lambda z: fit.model.unconstrain(z)[0])(wanted)
-    flat = lambda tree: np.concatenate([np.asarray(tree[s], float).reshape(len(tree[s]), -1) for s in fit.draws], 1)
-    a, b = flat(fit.unconstrained(20_000, seed=1)), flat(true)
-    return float(np.abs((a.mean(0) - b.mean(0)) / b.std(0)).max()), float(np.abs(a.std(0) / b.std(0) - 1).max())
+HEADER = (
+    f"{'posterior':40s} {'dim':>4s} {'seed':>4s} {'budget':14s} {'mean':>6s} {'sd':>6s} {'k-hat':>6s} {'ESS':>5s} "
+    f"{'verdict':10s} {'rung':17s} {'first':>6s} {'again':>6s}"
+)
 
 
-def row(name: str, root: Path, seed: int) -> dict:
-    """One posterior, one seed."""
-    posterior = load(name, root)
-    began = time.perf_counter()
-    fit = jn.fit(jn.from_numpyro(posterior.model, *posterior.args, **posterior.kwargs), seed=seed)
-    seconds = time.perf_counter() - began
-    mean_error, sd_error = errors(fit, posterior.reference())
-    wrong = mean_error > MEAN_ERROR or sd_error > SD_ERROR
+def measure(
+    name: str, root: str | None, seed: int, budget: str, twice: bool, x64: bool, options: dict[str, Any]
+) -> dict[str, Any]:
+    """The row of one posterior, seed and budget."""
+    import jax
+
+    import jensen as jn
+
+    with jax.enable_x64(x64):
+        problem = load(name, root)
+        options = options | ({} if budget == "none" else {"budget": budget})
+
+        def timed() -> tuple[jn.Fit, float]:
+            began = time.perf_counter()
+            fit = jn.fit(problem.jensen(), seed=seed, progress=False, **options)
+            return fit, time.perf_counter() - began
+
+        fit, first = timed()
+        again = timed()[1] if twice else None
+        draws = jax.device_get(fit.draws)
+    return quality(fit, draws, problem) | {"seconds_first": first, "seconds_again": again}
+
+
+def quality(fit: Any, draws: Any, problem: Any) -> dict[str, Any]:
+    """What the reference says of a fit, and what the fit says of itself."""
+    reference, diagnosis = problem.reference(), fit.diagnosis
+    errors = reference.errors(draws)
     return {
-        "benchmark": "posteriors", "posterior": name, "seed": seed, "method": "jensen.fit", "family": fit.options["family"],
-        "mean_error": mean_error, "sd_error": sd_error, "solved": not wrong, "khat": fit.khat, "ess": fit.diagnosis.ess,
-        "verdict": str(fit.verdict), "silent": wrong and fit.verdict == jn.Verdict.RELIABLE, "why": fit.why,
-        "steps": len(fit.history), "seconds": seconds, "x64": bool(jax.config.read("jax_enable_x64")),
+        "dim": len(reference.names), "measure": reference.measure,
+        "mean_error": errors.mean, "mean_at": errors.mean_at, "sd_error": errors.sd, "sd_at": errors.sd_at,
+        "solved": errors.solved, "silent": str(fit.verdict) == "RELIABLE" and not errors.solved,
+        "verdict": str(fit.verdict), "reasons": list(fit.reasons), "why": fit.why,
+        "rung": fit.options.get("method"), "family": fit.options.get("family"),
+        "khat": fit.khat, "ess": diagnosis.ess, "n_draws": diagnosis.n_draws, "elbo": fit.elbo,
+        "log_evidence": fit.log_evidence, "steps": len(fit.history), "trail": [_plain(a) for a in fit.trail],
+        "corrected": diagnosis.details.get("corrected"), "evaluations": diagnosis.details.get("evaluations"),
     }  # fmt: skip
+
+
+def _plain(attempt: Any) -> dict[str, Any]:
+    """The fields of an attempt that are a number, a word or a truth value."""
+    pairs = {f.name: getattr(attempt, f.name) for f in dataclasses.fields(attempt)}
+    return {k: str(v) if isinstance(v, str) else v for k, v in pairs.items() if isinstance(v, (int, float, str, bool))}
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row of the table."""
+    start = f"{row['posterior']:40s} {row.get('dim', 0):4d} {row['seed']:4d} {row['budget']:14s} "
+    if "error" in row:
+        return start + " ".join(row["error"].split())[:110]
+    flag = "SILENT" if row["silent"] else "solved" if row["solved"] else f"off at {row['sd_at']}, {row['mean_at']}"
+    again = f"{row['seconds_again']:6.2f}" if row["seconds_again"] is not None else f"{'':6s}"
+    return start + (
+        f"{row['mean_error']:6.2f} {row['sd_error']:6.2f} {row['khat']:6.2f} {row['ess']:5.2f} {row['verdict']:10s} "
+        f"{str(row['rung'] or row['family'])[:17]:17s} {row['seconds_first']:6.2f} {again} {flag}"
+    )
+
+
+def totals(rows: list[dict[str, Any]]) -> list[str]:
+    """A line for each budget, and within it for each group, tuning and held-out apart."""
+    out = [
+        f"{'':28s} {'runs':>5s} {'solved':>7s} {'RELIABLE':>9s} {'silent':>7s} {'RELIABLE of solved':>19s} {'first, s':>9s}"
+    ]
+    for budget in dict.fromkeys(r["budget"] for r in rows):
+        of_budget = [r for r in rows if r["budget"] == budget]
+        kinds = {r["kind"]: None for r in of_budget}
+        for kind in [*kinds, "all"] if len(kinds) > 1 else ["all"]:
+            out.append(_total(f"{budget}, {kind}", [r for r in of_budget if kind in ("all", r["kind"])]))
+    return out
+
+
+def _total(label: str, rows: list[dict[str, Any]]) -> str:
+    solved = [r for r in rows if r.get("solved")]
+    reliable, silent = (sum(map(test, rows)) for test in (_is_reliable, lambda r: bool(r.get("silent"))))
+    share = sum(map(_is_reliable, solved)) / max(len(solved), 1)
+    seconds = [r["seconds_first"] for r in rows if "error" not in r]
+    middle = statistics.median(seconds) if seconds else float("nan")
+    return f"{label:28s} {len(rows):5d} {len(solved):7d} {reliable:9d} {silent:7d} {share:19.0%} {middle:9.2f}"
+
+
+def _is_reliable(row: dict[str, Any]) -> bool:
+    return row.get("verdict") == "RELIABLE"
+
+
+def kind_of(problem: Any) -> str:
+    """ "posteriordb", "classic", "tuning" or "held out"."""
+    return {True: "held out", False: "tuning", None: problem.group}[problem.held_out]
+
+
+def chosen(options: argparse.Namespace) -> list[str]:
+    """The posteriors asked for: by name, or by group, or all that can be loaded."""
+    if options.name:
+        return options.name
+    found = names(held_out=options.held_out, root=options.root or "nowhere")
+    groups = options.group or GROUPS
+    return [n for n in found if any(n in names(g) for g in groups)]
+
+
+def add_choices(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say which posteriors are meant."""
+    parser.add_argument("name", nargs="*", help="posteriors; default: all")
+    parser.add_argument("--root", default=os.environ.get("JENSEN_DATA"), help="the folder of data sets")
+    parser.add_argument("--group", nargs="+", choices=GROUPS, help="only these groups")
+    parser.add_argument("--held-out", action=argparse.BooleanOptionalAction, help="only, or no, held-out posteriors")
+    parser.add_argument("--out", type=Path, help="file to which the rows are appended, as JSON lines")
+    parser.add_argument("--timeout", type=float, default=900.0, help="seconds after which a process is ended")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.posteriors.run", description=__doc__)
-    parser.add_argument("name", nargs="*", help="posteriors; default: all")
-    parser.add_argument("--root", type=Path, default=os.environ.get("POSTERIORDB"), help="the posteriordb folder")
-    parser.add_argument("--seeds", type=int, default=1)
+    add_choices(parser)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--budgets", nargs="+", default=["none"], help="none, seconds:2, evaluations:20000, ...")
+    parser.add_argument("--fresh", action="store_true", help="a new process for each row; no compilation cache")
+    parser.add_argument("--once", action="store_true", help="no second call")
     parser.add_argument("--x64", action="store_true", help="in float64")
-    parser.add_argument("--out", type=Path, help="file to which the rows are appended, as JSON lines")
+    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="passed to jensen.fit")
     options = parser.parse_args()
-    if options.root is None or not options.root.is_dir():
-        parser.error(f"--root: `{options.root}` is not a folder; it must hold posteriordb's data/, stan/ and draws/")
-    jax.config.update("jax_enable_x64", options.x64)
+    passed = dict(item.split("=", 1) for item in options.option)
     rows = []
-    print(
-        f"{'posterior':42s} {'mean':>7s} {'sd':>6s} {'k-hat':>6s} {'ESS':>5s} {'verdict':10s} {'family':9s} {'seconds':>7s}"
-    )
-    for name in options.name or names():
-        for seed in range(options.seeds):
-            r = row(name, options.root, seed)
-            rows.append({**r, **surroundings()})
-            flag = "SILENT" if r["silent"] else "solved" if r["solved"] else ""
-            print(f"{name:42s} {r['mean_error']:7.2f} {r['sd_error']:6.2f} {r['khat']:6.2f} {r['ess']:5.2f} "
-                  f"{r['verdict']:10s} {r['family']:9s} {r['seconds']:7.1f} {flag}", flush=True)  # fmt: skip
-    solved, silent = sum(r["solved"] for r in rows), sum(r["silent"] for r in rows)
-    reliable = sum(r["verdict"] == "RELIABLE" for r in rows)
-    print(f"{solved} of {len(rows)} solved, {reliable} called RELIABLE, {silent} silent failures")
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        with options.out.open("a") as file:
-            file.writelines(json.dumps(r) + "\n" for r in rows)
-    sys.exit(1 if silent else 0)
+    print(HEADER)
+    for name, budget, seed in itertools.product(chosen(options), options.budgets, options.seeds):
+        arguments = dict(
+            name=name, root=options.root, seed=seed, budget=budget, twice=not options.once, x64=options.x64
+        )
+        arguments |= {"options": passed}
+        if options.fresh:
+            found = call("benchmarks.posteriors.run:measure", arguments, options.timeout)
+        else:
+            found = attempt(measure, **arguments)
+        label = {"benchmark": "posteriors", "posterior": name, "kind": kind_of(load(name, options.root)), "seed": seed}
+        label |= {"budget": budget, "options": passed, "fresh": options.fresh, "x64": options.x64}
+        row = label | found | surroundings()
+        print(line(row), flush=True)
+        rows.append(row)
+        if options.out:
+            append([row], options.out)
+    print("\n" + "\n".join(totals(rows)))
+    sys.exit(1 if any(r.get("silent") for r in rows) else 0)
 
 
 if __name__ == "__main__":

@@ -36,12 +36,16 @@ if TYPE_CHECKING:
     from . import zoo as zoo
     from .fit.persist import load as load
     from .models.adapters.numpyro import from_numpyro as from_numpyro
+    from .models.adapters.pymc import from_pymc as from_pymc
+    from .models.adapters.stan import from_stan as from_stan
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "load": ("fit.persist", "load"),
     "from_numpyro": ("models.adapters.numpyro", "from_numpyro"),
+    "from_pymc": ("models.adapters.pymc", "from_pymc"),
+    "from_stan": ("models.adapters.stan", "from_stan"),
     "zoo": ("zoo", None),
 }
 

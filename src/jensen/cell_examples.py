@@ -11,17 +11,33 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.lax import stop_gradient
 from jaxtyping import Array
 
 from . import families, gradients, models, objectives
 from .facts import Fact
-from .families import Amortised, Bernoulli, Categorical, FullRank, GlobalLocal, LowRank, MeanField, Product, Table
+from .families import (
+    Amortised,
+    Bernoulli,
+    Categorical,
+    FullRank,
+    GlobalLocal,
+    InverseAutoregressive,
+    LowRank,
+    MaskedAutoregressive,
+    MeanField,
+    Mixture,
+    Product,
+    RealNVP,
+    Spline,
+    Table,
+)
 from .families.base import AbstractFamily
 from .gradients import DoublyReparameterised, Enumerate, LeaveOneOut, Pathwise, ScoreFunction, Sitewise, plans
 from .gradients.base import AbstractEstimator
 from .gradients.plans import AbstractPlan
-from .models import LatentVariable, LogDensity
+from .models import BlackBox, LatentVariable, LogDensity
 from .models.base import AbstractModel
 from .objectives import CUBO, ELBO, IWAE, Renyi
 from .objectives.base import AbstractObjective
@@ -60,12 +76,21 @@ def family_examples() -> dict[str, list[Example]]:
     table = Example("GlobalLocal(MeanField, Table)", GlobalLocal(normal(), Table(normal())), "rows", ("real",))
     amortised = lambda q, n: Amortised(q, Reader(0.25 * jnp.sin(1.0 + jnp.arange(2.0 * n)).reshape(2, n)))
     mixed = lambda: Product({"w": normal(), "b": Bernoulli()})
+    flow = lambda cls, **options: Example(cls.__name__, cls(n_layers=2, width=2, scale=1.0, **options), "real")
     return {
         "MeanField": [Example("MeanField", normal(), "real", ("rows",))],
         "FullRank": [Example("FullRank", FullRank(scale=1.0), "real")],
         "LowRank": [Example("LowRank", LowRank(rank=1, scale=1.0), "real")],
         "Bernoulli": [Example("Bernoulli", Bernoulli(), "binary")],
         "Categorical": [Example("Categorical", Categorical(), "category")],
+        "Mixture": [
+            Example("Mixture(FullRank)", Mixture(n=2, component=FullRank(scale=1.0)), "real"),
+            Example("Mixture(Bernoulli)", Mixture(n=2, component=Bernoulli()), "binary"),
+        ],
+        "RealNVP": [flow(RealNVP)],
+        "Spline": [flow(Spline, knots=2)],
+        "InverseAutoregressive": [flow(InverseAutoregressive)],
+        "MaskedAutoregressive": [flow(MaskedAutoregressive)],
         "Product": [Example("Product(MeanField, Bernoulli)", mixed(), "mixed")],
         "Amortised": [
             Example("Amortised(MeanField)", amortised(normal(), 4), "real", ("rows",)),
@@ -178,6 +203,13 @@ class Blind(eqx.Module):
         return self.fn(stop_gradient(z))
 
 
+def _curve_in_numpy(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`Curve` at points of two coordinates, (n,), and its gradient, (n, 2)."""
+    theta, s, cosines = np.array([0.5, -0.4]), z.sum(-1), np.cos(z)
+    value = z @ theta - 0.6 * (z**2).sum(-1) + 0.25 * np.sin(1.5 * s) + 0.3 * cosines.prod(-1)
+    return value, theta - 1.2 * z + 0.375 * np.cos(1.5 * s)[..., None] - 0.3 * np.sin(z) * cosines[..., ::-1]
+
+
 class RowTerm(eqx.Module):
     """log p(row | z)."""
 
@@ -245,6 +277,16 @@ def rows() -> dict[str, Array]:
     return {"x": x, "index": jnp.arange(N_ROWS)}
 
 
+def _boxes() -> list[Setting]:
+    """Log densities of two coordinates that JAX cannot trace."""
+    value = lambda z: _curve_in_numpy(z)[0]
+    with_gradient = BlackBox(value, (2,), vectorized=True, value_and_grad=_curve_in_numpy)
+    return [
+        Setting("global, NumPy", BlackBox(value, (2,), vectorized=True), None, False),
+        Setting("global, NumPy with gradient", with_gradient, None, False),
+    ]
+
+
 def settings(latents: str) -> list[Setting]:
     """The models of each kind over these latents."""
     if latents == "rows":
@@ -260,6 +302,7 @@ def settings(latents: str) -> list[Setting]:
     data = rows()
     decoder = Affine(0.6 * jnp.sin(jnp.arange(2.0 * size)).reshape(size, 2), jnp.array([0.1, -0.3]))
     return [
+        *(_boxes() if latents == "real" else ()),
         Setting("global", LogDensity(curve, shape), None, False),
         Setting("global, not differentiable", LogDensity(Blind(curve), shape, differentiable=False), None, False),
         Setting("global, all rows", LogDensity(curve, shape, log_likelihood=term), data, False),

@@ -58,3 +58,12 @@ QUICK = ["--n-steps", "40", "--optimizer", "0.05", "--n-draws", "512", "--family
 def call(*arguments):
     """The command in this process."""
     return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def call_json(*arguments):
+    """(what it printed on standard output, as strict JSON; all that it said)."""
+    import json
+
+    result = call(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout, parse_constant=lambda c: 1 / 0), result

@@ -54,6 +54,11 @@ def atoms(q: Any, nodes: dict[int, int] = NODES) -> Atoms:
     if Fact.ENUMERABLE in q.facts:
         states = q.support()
         return Atoms(states, jnp.exp(jax.vmap(q.log_prob)(states)))
+    if hasattr(q, "components"):
+        parts = [atoms(_row(q.components, k), nodes) for k in range(len(q.logits))]
+        draws = jax.tree.map(lambda *a: jnp.concatenate(a), *[p.draws for p in parts])
+        w = jax.nn.softmax(q.logits)
+        return Atoms(draws, jnp.concatenate([w[k] * p.weights for k, p in enumerate(parts)]))
     return _quadrature(q, nodes)
 
 
@@ -67,18 +72,20 @@ def _product(weights: list) -> tuple[np.ndarray, Any]:
 
 
 def _quadrature(q: Any, nodes: dict[int, int]) -> Atoms:
-    """Gauss-Hermite for an affine transform of normal noise, which is a Gaussian of the latent's own dimension."""
+    """Gauss-Hermite for a transform of normal noise: of the latent's own dimension, or affine."""
     law = q.noise_law()
     assert all(isinstance(one, StandardNormal) for one in jax.tree.leaves(law, is_leaf=is_law)), "add a quadrature"
     zero, unravel_noise = ravel_pytree(jax.tree.map(lambda one: jnp.zeros(one.shape), law, is_leaf=is_law))
-    _, unravel = ravel_pytree(q.transform(unravel_noise(zero)))
-    affine = lambda e: ravel_pytree(q.transform(unravel_noise(e)))[0]
-    mean, slope = affine(zero), jax.jacfwd(affine)(zero)
-    d = len(mean)
+    flat, unravel = ravel_pytree(q.transform(unravel_noise(zero)))
+    d = len(flat)
     x, w = np.polynomial.hermite_e.hermegauss(nodes[d])
     grid = np.array(list(itertools.product(x, repeat=d)))
-    weights = np.array(list(itertools.product(w / w.sum(), repeat=d))).prod(1)
-    return Atoms(jax.vmap(unravel)(mean + grid @ jnp.linalg.cholesky(slope @ slope.T).T), jnp.asarray(weights))
+    weights = jnp.asarray(np.array(list(itertools.product(w / w.sum(), repeat=d))).prod(1))
+    if len(zero) == d:
+        return Atoms(jax.vmap(lambda e: q.transform(unravel_noise(e)))(grid), weights)
+    affine = lambda e: ravel_pytree(q.transform(unravel_noise(e)))[0]
+    mean, slope = affine(zero), jax.jacfwd(affine)(zero)
+    return Atoms(jax.vmap(unravel)(mean + grid @ jnp.linalg.cholesky(slope @ slope.T).T), weights)
 
 
 def _expectation(model: Any, q: Any, objective: Any, x: Any, n_samples: int, nodes: dict[int, int]) -> Any:

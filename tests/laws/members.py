@@ -1,5 +1,6 @@
 """Plain members of every family, with parameters off their starting values, and NumPyro's twin of each."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -11,19 +12,38 @@ from jax.flatten_util import ravel_pytree
 from jensen import families
 from jensen.cell_examples import exported, generic
 from jensen.facts import Fact
-from jensen.families import Bernoulli, Categorical, FullRank, LowRank, MeanField, Product
+from jensen.families import (
+    Bernoulli,
+    Categorical,
+    FullRank,
+    InverseAutoregressive,
+    LowRank,
+    MaskedAutoregressive,
+    MeanField,
+    Mixture,
+    Product,
+    RealNVP,
+    Spline,
+)
 from jensen.families.base import AbstractDistribution
+from jensen.tree import default_float
 
 
 class Member(NamedTuple):
-    """q, its twin, and the twin's value for a draw of q."""
+    """q, its twin, and the twin's value for a draw of q. accuracy: of sums over the grid (a spline has kinks)."""
 
     q: Any
     twin: Any
     value: Any = lambda z: z
+    accuracy: float = 1e-9
 
 
 def members() -> dict[str, Member]:
+    return _members(str(default_float()))
+
+
+@functools.cache
+def _members(dtype: str) -> dict[str, Member]:
     mean_field = generic(MeanField({"a": (1,), "b": (1,)}, scale=0.8))
     full, low = generic(FullRank((2,), scale=0.7)), generic(LowRank((2,), rank=1, scale=0.9))
     bernoulli = generic(Bernoulli([0.3, -1.2]))
@@ -31,6 +51,11 @@ def members() -> dict[str, Member]:
     flat = lambda z: jnp.concatenate([jnp.ravel(a) for a in jax.tree.leaves(z)])
     normal = lambda q: dist.Normal(q.loc, jnp.exp(q.log_scale)).to_event(1)
     scale = jnp.exp(low.log_scale)
+    mixture = generic(Mixture((FullRank((2,), loc=jnp.array([1.0, 0.3])), FullRank((2,), scale=0.8)), (0.3, 0.7)))
+    parts = dist.MultivariateNormal(
+        mixture.components.loc, scale_tril=jax.vmap(lambda q: q.cholesky())(mixture.components)
+    )
+    flow = lambda cls, **options: generic(cls({"a": (1,), "b": (1,)}, n_layers=2, width=3, scale=0.7, **options))
     return {
         "MeanField": Member(mean_field, normal(mean_field), flat),
         "FullRank": Member(full, dist.MultivariateNormal(full.loc, scale_tril=full.cholesky())),
@@ -39,6 +64,15 @@ def members() -> dict[str, Member]:
         "Categorical": Member(
             categorical, dist.Categorical(logits=categorical.logits).to_event(1), lambda z: jnp.argmax(z, -1)
         ),
+        "Mixture": Member(
+            mixture, dist.MixtureSameFamily(dist.Categorical(logits=mixture.logits), parts), accuracy=1e-7
+        ),
+        "Mixture of LowRank": Member(generic(Mixture(n=2, component=low)), None, accuracy=1e-7),
+        "Mixture of Bernoullis": Member(generic(Mixture((bernoulli, Bernoulli([1.0, 0.2])))), None),
+        "RealNVP": Member(flow(RealNVP), None, accuracy=1e-5),
+        "Spline": Member(flow(Spline, knots=3, interval=3.0), None, accuracy=5e-3),
+        "InverseAutoregressive": Member(flow(InverseAutoregressive), None, accuracy=1e-5),
+        "MaskedAutoregressive": Member(flow(MaskedAutoregressive, diagonal=True), None, accuracy=1e-5),
         "Product": Member(Product({"k": categorical, "b": bernoulli}), None),
         "Product of normals": Member(Product({"w": generic(MeanField((1,))), ("a", "b"): mean_field}), None),
     }
@@ -53,14 +87,28 @@ def without_member() -> list[str]:
     return sorted(plain - {type(m.q).__name__ for m in members().values()})
 
 
-def grid(q: Any, n: int = 401, width: float = 8.0) -> tuple[Any, float]:
-    """Draws on a regular grid over the bulk of a two-dimensional normal family, and the area of a cell."""
-    mean, variance = q.moments()
+def grid(q: Any, n: int = 401, width: float = 8.0) -> tuple[Any, Any]:
+    """Draws on a regular grid over the bulk of a two-dimensional continuous family, and the area of a cell."""
+    mean, variance = q.moments() if Fact.MOMENTS in q.facts else _sampled_moments(q)
     axis = np.linspace(-width, width, n)
     flat, unravel = ravel_pytree(mean)
     sd = jnp.sqrt(ravel_pytree(variance)[0])
     points = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
-    return jax.vmap(unravel)(flat + points * sd), float((axis[1] - axis[0]) ** 2 * jnp.prod(sd))
+    return jax.vmap(unravel)(flat + points * sd), (axis[1] - axis[0]) ** 2 * jnp.prod(sd)
+
+
+def _sampled_moments(q: Any) -> tuple[Any, Any]:
+    """Where to put a grid."""
+    draws = jax.lax.stop_gradient(jax.vmap(q.transform)(q.noise(jax.random.key(0), (2000,))))
+    return jax.tree.map(lambda a: a.mean(0), draws), jax.tree.map(lambda a: a.var(0), draws)
+
+
+def moments(q: Any) -> tuple[Any, Any]:
+    """(mean, variance): the family's own, or by the grid."""
+    if Fact.MOMENTS in q.facts:
+        return q.moments()
+    mean = expectation(q, lambda z: z)
+    return mean, expectation(q, lambda z: jax.tree.map(lambda a, m: (a - m) ** 2, z, mean))
 
 
 def expectation(q: Any, fn: Any) -> Any:
@@ -69,5 +117,5 @@ def expectation(q: Any, fn: Any) -> Any:
         z, cell = q.support(), 1.0
     else:
         z, cell = grid(q)
-    p = jnp.exp(jax.vmap(q.log_prob)(z)) * cell
-    return jax.tree.map(lambda a: jnp.tensordot(p, a, 1), jax.vmap(fn)(z))
+    p = jnp.exp(jax.jit(jax.vmap(lambda z: q.log_prob(z)))(z)) * cell
+    return jax.tree.map(lambda a: jnp.tensordot(p, a, 1), jax.jit(jax.vmap(fn))(z))

@@ -7,7 +7,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from members import NAMES, expectation, members, without_member
+from members import NAMES, expectation, members, moments, without_member
 
 from jensen.batch import Batch
 from jensen.cells import compositions, reasons
@@ -33,12 +33,13 @@ def test_every_exported_distribution_has_a_member():
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "Product of normals"])
 def test_the_density_integrates_to_one(name):
-    np.testing.assert_allclose(expectation(members()[name].q, lambda z: 1.0), 1, atol=1e-10)
+    member = members()[name]
+    np.testing.assert_allclose(expectation(member.q, lambda z: 1.0), 1, atol=0.1 * member.accuracy)
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if members()[n].twin is not None])
 def test_log_prob_is_the_twins(name):
-    q, twin, value = members()[name]
+    q, twin, value, _ = members()[name]
     draws = jax.vmap(q.sample)(jr.split(jr.key(1), 50))
     np.testing.assert_allclose(
         jax.vmap(q.log_prob)(draws), jax.vmap(lambda z: twin.log_prob(value(z)))(draws), atol=1e-12
@@ -65,16 +66,17 @@ def test_transform_and_log_ratio_are_transform_and_log_ratio(member):
 def test_draws_have_the_density(member):
     """Mean and covariance of transform(noise), and E log q, against the exact ones."""
     q, n = member.q, 40_000
-    draws = jax.vmap(q.transform)(q.noise(jr.key(4), (n,)))
+    draws = jax.jit(jax.vmap(lambda e: q.transform(e)))(q.noise(jr.key(4), (n,)))
     flat = jax.vmap(lambda z: ravel_pytree(z)[0])(draws)
-    mean, variance = (ravel_pytree(m)[0] for m in q.moments())
+    mean, variance = (ravel_pytree(m)[0] for m in moments(q))
     centred = (flat - mean) / jnp.sqrt(variance)
     se = 1 / n**0.5
     assert jnp.abs(centred.mean(0)).max() < Z_MAX * se
     second = centred**2
     assert jnp.abs((second.mean(0) - 1) / (second.std(0) + 1e-12)).max() < Z_MAX * se
-    log_q = jax.vmap(q.log_prob)(draws)
-    assert abs(log_q.mean() + q.entropy()) < Z_MAX * se * log_q.std()
+    log_q = jax.jit(jax.vmap(lambda z: q.log_prob(z)))(draws)
+    entropy = q.entropy() if Fact.ENTROPY in q.facts else -expectation(q, q.log_prob)
+    assert abs(log_q.mean() + entropy) < Z_MAX * se * log_q.std() + member.accuracy
 
 
 @pytest.mark.parametrize("name", having(Fact.ENTROPY))
@@ -101,7 +103,7 @@ def test_the_score_of_log_ratio_has_mean_zero(name):
     q = members()[name].q
     params, rest = split_trainable(q)
     score = lambda z: ravel_pytree(jax.grad(lambda p: eqx.combine(p, rest).log_ratio(z))(params))[0]
-    np.testing.assert_allclose(expectation(q, score), 0, atol=1e-9)
+    np.testing.assert_allclose(expectation(q, score), 0, atol=members()[name].accuracy)
 
 
 @pytest.mark.parametrize("name", having(Fact.ENUMERABLE))
@@ -120,14 +122,14 @@ def test_the_path_gradient_of_a_moment(name):
     params, rest = split_trainable(q)
     noise = q.noise(jr.key(6), (40_000,))
     square = lambda p, e: sum(jnp.sum(a**2) for a in jax.tree.leaves(eqx.combine(p, rest).transform(e)))
-    grads = jax.vmap(lambda e: ravel_pytree(jax.grad(square)(params, e))[0])(noise)
+    grads = jax.jit(jax.vmap(lambda e: ravel_pytree(jax.grad(square)(params, e))[0]))(noise)
 
     def exact(p):
-        mean, variance = (ravel_pytree(m)[0] for m in eqx.combine(p, rest).moments())
+        mean, variance = (ravel_pytree(m)[0] for m in moments(eqx.combine(p, rest)))
         return (mean**2 + variance).sum()
 
-    off = grads.mean(0) - ravel_pytree(jax.grad(exact)(params))[0]
-    assert jnp.all(jnp.abs(off) < Z_MAX * grads.std(0) / 200 + 1e-10)
+    off = grads.mean(0) - ravel_pytree(jax.jit(jax.grad(exact))(params))[0]
+    assert jnp.all(jnp.abs(off) < Z_MAX * grads.std(0) / 200 + 0.1 * members()[name].accuracy)
 
 
 def test_the_noise_law_reads_only_shapes(member):

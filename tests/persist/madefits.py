@@ -8,6 +8,7 @@ from jensen.cell_examples import Example, Setting, examples, generic, settings
 from jensen.diagnostics.verdict import Diagnosis, Verdict
 from jensen.fit.defaults import bind
 from jensen.fit.result import Attempt, Fit
+from jensen.models import BlackBox
 
 
 def fit_of(family, model, rows, **changes) -> Fit:
@@ -49,7 +50,8 @@ def family_examples() -> dict[str, tuple[Example, Setting]]:
     out = {}
     for name, example in examples("family").items():
         decoder = [s for s in settings(example.latents) if s.model.plated]
-        out[name] = example, (decoder[-1] if name.startswith("Amortised") else settings(example.latents)[0])
+        plain = [s for s in settings(example.latents) if not isinstance(s.model, BlackBox)]  # code is not saved
+        out[name] = example, (decoder[-1] if name.startswith("Amortised") else plain[0])
     return out
 
 

@@ -33,6 +33,11 @@ def regression(x, y, c, b):
         numpyro.sample("binary", dist.Bernoulli(logits=logit), obs=b)
 
 
+def line(x, y):
+    slope, scale = numpyro.sample("slope", dist.Normal(0, 5)), numpyro.sample("scale", dist.HalfNormal(2.0))
+    numpyro.sample("y", dist.Normal(slope * x, scale), obs=y)
+
+
 def linear(z, row):
     return -0.5 * (row["y"] - z["a"] - z["b"] * row["x"]) ** 2
 
@@ -86,6 +91,55 @@ def table_fit():
 def hostile_fit():
     model = LogDensity(lambda z: -0.5 * sum((a**2).sum() for a in z.values()), {HOSTILE: (), "ü" * 60: (60,)})
     return _fit(model, family="mean-field")
+
+
+@pytest.fixture(scope="session")
+def climbed_fit():
+    """A ladder of several rungs, two of one name; the draws of the last are resampled."""
+    return jn.fit(LogDensity(banana, (2,)), n_draws=512, progress=False)
+
+
+@pytest.fixture(scope="session")
+def importance_fit():
+    return jn.fit(line, (X, Y), n_draws=512, progress=False)
+
+
+@pytest.fixture(scope="session")
+def chains_fit():
+    return jn.fit(LogDensity(banana, (2,)), method="hmc", n_draws=512, progress=False)
+
+
+@pytest.fixture(scope="session")
+def laplace_fit():
+    """A method by name whose draws are q's own."""
+    prior = lambda z: -0.5 * (z["a"] ** 2 + z["b"] ** 2)
+    model = LogDensity(prior, {"a": (), "b": ()}, log_likelihood=linear)
+    return jn.fit(model, {"x": X, "y": Y}, method="laplace", budget="evaluations:100000", n_draws=512, progress=False)
+
+
+@pytest.fixture
+def loaded_fit(climbed_fit, tmp_path):
+    """From a folder: without its model, and without the draws of q that were weighed."""
+    return dataclasses.replace(jn.load(climbed_fit.save(tmp_path / "fit")), proposals=None)
+
+
+@pytest.fixture
+def broken_ladder(climbed_fit):
+    """Everything that may be NaN is, in every rung."""
+    nan = float("nan")
+    diagnosis = dataclasses.replace(
+        climbed_fit.diagnosis, verdict=jn.Verdict.UNRELIABLE, khat=nan, ess=nan, elbo=nan, elbo_se=nan,
+        log_evidence=-np.inf, log_evidence_se=np.inf, details={},
+    )  # fmt: skip
+    bad = {"khat": nan, "elbo": nan, "log_evidence": nan, "seconds": nan, "verdict": "UNRELIABLE"}
+    trail = [dataclasses.replace(a, **bad) for a in climbed_fit.trail]
+    trail[-1].log_evidence = -np.inf
+    n = len(climbed_fit.proposals[0])
+    draws = jax.tree.map(lambda a: np.full(np.shape(a), np.nan), climbed_fit.draws)
+    return dataclasses.replace(
+        climbed_fit, diagnosis=diagnosis, trail=trail, draws=draws, proposals=(np.full(n, nan), np.zeros(n)),
+        seconds=nan, why="diverged",
+    )  # fmt: skip
 
 
 @pytest.fixture

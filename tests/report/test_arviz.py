@@ -25,6 +25,27 @@ def test_numpyro_groups_and_summary(numpyro_fit):
     assert data.attrs == {} or data.posterior.attrs["verdict"] == str(numpyro_fit.verdict)
 
 
+@pytest.mark.parametrize("name", ["climbed_fit", "chains_fit", "laplace_fit"])
+def test_a_ladder_names_its_method_and_what_its_draws_are(name, request, tmp_path):
+    fit = request.getfixturevalue(name)
+    data = az.from_netcdf(fit.to_arviz().to_netcdf(str(tmp_path / "fit.nc")))
+    for group in data.groups():
+        attributes = data[group].attrs
+        assert attributes["method"] == fit.options["method"]
+        assert attributes["verdict"] == str(fit.verdict)
+        assert attributes["corrected"] == fit.corrected
+        assert attributes["evaluations"] == fit.options["evaluations"]
+    assert data.posterior.sizes["draw"] == len(fit.log_p) == 512
+    np.testing.assert_array_equal(data.sample_stats["lp"].values[0], fit.log_p)
+    np.testing.assert_array_equal(data.sample_stats["log_q"].values[0], fit.log_q)
+
+
+def test_a_fit_by_gradients_has_no_method(banana_fit):
+    attributes = banana_fit.to_arviz().posterior.attrs
+    assert "method" not in attributes
+    assert attributes["corrected"] == "none"
+
+
 def test_the_log_likelihood_is_that_of_the_model(numpyro_fit):
     data = numpyro_fit.to_arviz(7)
     slope, scale = (data.posterior[n].values[0][:, None] for n in ("slope", "scale"))

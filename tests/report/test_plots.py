@@ -24,6 +24,7 @@ from jensen.report.trace import window_means, y_limits
 from .conftest import BINARY, COUNTS, HOSTILE, Y
 
 GLOBAL = {"overview", "trace", "weights", "marginals", "pairs"}
+LADDER = {"overview", "ladder", "weights", "marginals", "pairs"}
 EXPECTED = {
     "numpyro_fit": GLOBAL | {"predictive"},
     "banana_fit": GLOBAL,
@@ -34,6 +35,12 @@ EXPECTED = {
     "hostile_fit": GLOBAL,
     "without_model": GLOBAL,
     "broken_fit": GLOBAL,
+    "climbed_fit": LADDER,
+    "importance_fit": LADDER | {"predictive"},
+    "chains_fit": LADDER,
+    "laplace_fit": LADDER,
+    "loaded_fit": LADDER - {"weights"},
+    "broken_ladder": LADDER,
 }
 
 

@@ -22,6 +22,7 @@ class Trajectory:
     """One ascent, in x = u / unit: positions, values, gradients, the diagonal inverse Hessian, the pairs that count.
 
     pairs: l for each accepted pair s = x[l + 1] - x[l], z = gradient[l] - gradient[l + 1].   why: "" while it runs.
+    forgotten: how many positions have been dropped.
     """
 
     x: list[Float[np.ndarray, " D"]]
@@ -31,6 +32,7 @@ class Trajectory:
     unit: Float[np.ndarray, " D"]
     pairs: list[int] = dataclasses.field(default_factory=list)
     why: str = ""
+    forgotten: int = 0
 
     def pair(self, at: int) -> tuple[np.ndarray, np.ndarray]:
         return self.x[at + 1] - self.x[at], self.gradient[at] - self.gradient[at + 1]
@@ -45,7 +47,7 @@ class Trajectory:
 
         scale: of the diagonal that H starts from.
         """
-        found = [self.pair(i) for i in self.pairs if i < at][-memory:]
+        found = [self.pair(i) for i in [i for i in self.pairs if i < at][-memory:]]
         s, z = (np.array(v).reshape(-1, self.unit.size) for v in (zip(*found, strict=True) if found else ((), ())))
         q = quasi_newton(self.x[at], scale * self.alpha[at], s, z)
         mean = q.apply(q.pull(self.gradient[at][None]))[0]
@@ -54,8 +56,9 @@ class Trajectory:
     def forget(self, memory: int) -> None:
         """Drops what neither the next steps nor the Gaussian at the end need."""
         first = min([*self.pairs[-memory:], len(self.x) - 1])
-        for i in range(max(0, first - 8), first):
+        for i in range(self.forgotten, first):
             self.x[i] = self.gradient[i] = self.alpha[i] = _NOTHING
+        self.forgotten = max(self.forgotten, first)
 
 
 _NOTHING = np.zeros(0)

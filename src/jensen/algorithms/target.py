@@ -1,6 +1,7 @@
 """A model as the solvers see it: a log density over flat vectors, in double precision, many at once, counted."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -26,22 +27,46 @@ def flat_log_density(model: AbstractModel, layout: Layout, batch: Batch, u: Floa
     return model.log_density(layout.unravel(u), batch)
 
 
-@compiled(0, 1)
-def _value_and_grad(static: Static, layout: Layout, arrays: PyTree, batch: Batch, u: Float[Array, "B D"]):
-    model = eqx.combine(arrays, static.tree)
-    return jax.vmap(jax.value_and_grad(lambda u: flat_log_density(model, layout, batch, u)))(u)
+class Program:
+    """The static half of a target as one dictionary key, hashed once: calls are many and short."""
+
+    def __init__(self, static: Static, layout: Layout, treedef: Any):
+        self.key = static, layout, treedef
+        self._hash = hash(self.key)
+
+    def log_density(self, leaves: tuple[Array, ...]) -> Callable:
+        static, layout, treedef = self.key
+        arrays, batch = jax.tree.unflatten(treedef, leaves)
+        model = eqx.combine(arrays, static.tree)
+        return lambda u: flat_log_density(model, layout, batch, u)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Program) and self.key == other.key)
 
 
-@compiled(0, 1)
-def _value(static: Static, layout: Layout, arrays: PyTree, batch: Batch, u: Float[Array, "B D"]):
-    model = eqx.combine(arrays, static.tree)
-    return jax.vmap(lambda u: flat_log_density(model, layout, batch, u))(u)
+@compiled(0)
+def _value_and_grad(program: Program, leaves: tuple[Array, ...], u: Float[Array, "B D"]):
+    return jax.vmap(jax.value_and_grad(program.log_density(leaves)))(u)
+
+
+@compiled(0)
+def _value(program: Program, leaves: tuple[Array, ...], u: Float[Array, "B D"]):
+    return jax.vmap(program.log_density(leaves))(u)
 
 
 def in_double(tree: PyTree) -> PyTree:
     """Inexact arrays in the widest float that is on, the rest as it is."""
     wide = jnp.result_type(float)
     return jax.tree.map(lambda a: jnp.asarray(a, wide) if _is_real(a) else a, tree)
+
+
+def in_default(tree: PyTree) -> PyTree:
+    """Arrays in the precision that is now in force."""
+    number = lambda a: eqx.is_array(a) and not jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
+    return jax.tree.map(lambda a: jnp.asarray(np.asarray(a)) if number(a) else a, tree)
 
 
 def _is_real(a: Any) -> bool:
@@ -64,7 +89,8 @@ class Target:
         self.model, self.batch = in_double(model), Batch(in_double(rows), None)
         self.smooth = Fact.DIFFERENTIABLE in model.facts
         arrays, static = eqx.partition(self.model, eqx.is_array)
-        self.arrays, self.static = arrays, Static(static)
+        leaves, treedef = jax.tree.flatten((arrays, self.batch))
+        self.leaves, self.program = tuple(leaves), Program(Static(static), self.layout, treedef)
         self.budget = budget if budget is not None else Budget.unlimited()
         self.evaluations, self.seconds, self.n_not_a_number = 0, 0.0, 0
 
@@ -96,7 +122,7 @@ class Target:
 
     def _evaluated(self, u):
         if self.smooth:
-            blocks = [_value_and_grad(self.static, self.layout, self.arrays, self.batch, b) for b in _blocks(u)]
+            blocks = [_value_and_grad(self.program, self.leaves, b) for b in _blocks(u)]
             value = np.concatenate([np.asarray(v) for v, _ in blocks])[: len(u)]
             return value, np.concatenate([np.asarray(g) for _, g in blocks])[: len(u)]
         n, d = u.shape
@@ -108,7 +134,7 @@ class Target:
         return value[:, 0], (value[:, 1 : d + 1] - value[:, d + 1 :]) / (2 * step)
 
     def _values(self, u):
-        parts = [_value(self.static, self.layout, self.arrays, self.batch, b) for b in _blocks(u)]
+        parts = [_value(self.program, self.leaves, b) for b in _blocks(u)]
         return np.concatenate([np.asarray(v) for v in parts])[: len(u)]
 
 

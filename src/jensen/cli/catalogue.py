@@ -13,12 +13,21 @@ def parts(axis: str | None = None) -> dict[str, list[dict[str, Any]]]:
     from ..gradients import plans
 
     packages = {"model": models, "family": families, "objective": objectives, "gradient": gradients, "plan": plans}
-    if axis is not None and axis not in packages:
-        because, instead = "parts are listed by axis", f"one of {', '.join(packages)}"
+    if axis is not None and axis not in (*packages, "method"):
+        because, instead = "parts are listed by axis", f"one of {', '.join([*packages, 'method'])}"
         raise OptionError(explain(f"`jensen list {axis}`", "there is no such axis", because, instead))
-    wanted = packages if axis is None else {axis: packages[axis]}
+    wanted = {n: p for n, p in packages.items() if axis in (None, n)}
     found = {n: {k: c for k, c in exported(p).items() if not k.startswith("Abstract")} for n, p in wanted.items()}
-    return {n: [_row(name, cls) for name, cls in sorted(classes.items())] for n, classes in found.items()}
+    rows = {n: [_row(name, cls) for name, cls in sorted(classes.items())] for n, classes in found.items()}
+    return rows | ({"method": _methods()} if axis in (None, "method") else {})
+
+
+def _methods() -> list[dict[str, Any]]:
+    """What `fit(method=...)` takes; they have no facts to compare."""
+    from ..fit.auto import method_names
+    from ..report.methods import sentence
+
+    return [{"name": name, "about": sentence(name), "facts": [], "needs": []} for name in method_names()]
 
 
 def _row(name: str, cls: type) -> dict[str, Any]:

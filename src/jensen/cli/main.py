@@ -64,8 +64,9 @@ def _finish(run: dict[str, Any], out: Path | None, json: bool, strict: bool, deb
         if failed is not None:
             raise failed
     if fit.why == "interrupted":
-        where = f"; jensen resume {out} goes on" if out is not None else ""
-        typer.echo(f"interrupted after {len(fit.history):,} steps{where}", err=True)
+        again = "goes on" if "method" not in fit.options else "starts it again"
+        where = f"; jensen resume {out} {again}" if out is not None else ""
+        typer.echo(f"interrupted after {show.work(fit)}{where}", err=True)
         raise typer.Exit(INTERRUPTED)
     if strict and str(fit.verdict) == "UNRELIABLE":
         raise typer.Exit(UNRELIABLE)
@@ -80,6 +81,8 @@ def fit(
     objective: Annotated[str | None, typer.Option(help="Which bound, e.g. IWAE or 'Renyi(alpha=0.5)'.")] = None,
     gradient: Annotated[str | None, typer.Option(help="Which gradient estimator, e.g. leave-one-out.")] = None,
     plan: Annotated[str | None, typer.Option(help="How draws are made, e.g. antithetic.")] = None,
+    method: Annotated[str | None, typer.Option(help="auto, gradient, or one of `jensen list method`.")] = None,
+    budget: Annotated[str | None, typer.Option(help="seconds:30, evaluations:20000, or both with a comma.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="Adam's step size, or name:step size (adam:1e-3).")] = None,
     n_samples: Annotated[int | None, typer.Option(help="Draws a step (a datum).")] = None,
     n_steps: Annotated[int | None, typer.Option(help="Optimiser steps. Default: until settled.")] = None,
@@ -99,6 +102,9 @@ def fit(
 ) -> None:
     """Fit a model and print its verdict.
 
+    With nothing chosen, methods are tried from cheap to costly until one passes every check; with a family, an
+    objective, an option of the optimiser, or a model they cannot take, q is fitted by stochastic gradients.
+
     MODEL.py:NAME is a NumPyro function, a jensen model, or a function without arguments that returns a model or
     (model, data). NAME may be left out if the file has one model, or one called `model`.
 
@@ -115,6 +121,7 @@ def fit(
         "n_samples": n_samples, "n_steps": n_steps, "batch_size": batch_size, "n_restarts": n_restarts, "seed": seed,
         "early_stop": early_stop, "average": average, "donate": donate, "n_draws": n_draws,
     }  # fmt: skip
+    options |= {name: value for name, value in (("method", method), ("budget", budget)) if value is not None}
     run = runs.describe(model, data, options, x64)
     _finish(run, out, json, strict, debug, progress=progress, seconds=checkpoint_seconds)
 
@@ -128,7 +135,10 @@ def resume(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Go on with a run that was interrupted or killed: the same bits as if it had not been. Exit codes as for `fit`."""
+    """Go on with a run that was interrupted or killed: the same bits as if it had not been. Exit codes as for `fit`.
+
+    A fit by stochastic gradients goes on from its checkpoint; any other method is run again from the start.
+    """
     from . import runs
 
     with _guarded(debug):
@@ -138,7 +148,7 @@ def resume(
 
 @app.command()
 def show(folder: Folder, json: Json = False, debug: Debug = False) -> None:
-    """Print the verdict and summary of a saved fit."""
+    """Print the verdict, what was tried, and the summary of a saved fit."""
     from . import runs
     from . import show as printing
 
@@ -170,7 +180,7 @@ def report(
 
 @app.command("list")
 def list_parts(
-    axis: Annotated[str | None, typer.Argument(help="model, family, objective, gradient or plan.")] = None,
+    axis: Annotated[str | None, typer.Argument(help="model, family, objective, gradient, plan or method.")] = None,
     validity: Annotated[
         bool, typer.Option("--validity", help="Which parts fit together, and why others do not.")
     ] = False,
@@ -193,9 +203,9 @@ def list_parts(
         return
     for name, rows in found.items():
         typer.echo(f"\n{name}")
-        printing.print_table(
-            ["name", "what it is", "facts"], [[r["name"], r["about"], " ".join(r["facts"])] for r in rows]
-        )
+        columns = ["name", "what it is"] if name == "method" else ["name", "what it is", "facts"]
+        cells = [[r["name"], r["about"], " ".join(r["facts"])][: len(columns)] for r in rows]
+        printing.print_table(columns, cells)
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def execute(run: dict[str, Any], out: Path | None, *, progress: bool | None, seconds: float) -> "Fit":
-    """Fits what `run` describes, from its checkpoint if there is one, and saves."""
+    """Fits what `run` describes, from its checkpoint if there is one, and saves. Only gradient fits write checkpoints."""
     import jax
 
     jax.config.update("jax_enable_x64", bool(run["x64"]))
@@ -84,22 +84,40 @@ def execute(run: dict[str, Any], out: Path | None, *, progress: bool | None, sec
     data = data_for(target, None if run["data"] is None else Path(run["data"]))
     if out is not None:
         claim(out, run)
+    given = {**parts, **options, "optimizer": made}
+    keep = out is not None and _by_gradients(target.model, data, given)
     with _stoppable():
         fit = jn.fit(
-            target.model, data, **parts, **options, optimizer=made, progress=progress,
-            checkpoint=None if out is None else out / "checkpoint", checkpoint_seconds=seconds,
+            target.model, data, **given, progress=progress,
+            checkpoint=out / "checkpoint" if keep and out is not None else None, checkpoint_seconds=seconds,
         )  # fmt: skip
     return fit
 
 
+def _by_gradients(model: Any, data: Any, given: dict[str, Any]) -> bool:
+    """Will `fit` take stochastic gradients? To ask for a checkpoint would make it take them."""
+    from ..facts import Fact
+    from ..fit.auto import obstacle
+    from ..fit.minibatch import MappedArray
+    from ..fit.rows import as_rows
+    from ..models.coerce import as_model
+
+    if given.get("method") is not None:
+        return given["method"].lower() in ("gradient", "flow")
+    defaults = {"seed": given.get("seed"), "n_draws": given.get("n_draws"), "budget": given.get("budget")}
+    defaults |= {"n_restarts": 1, "donate": False}
+    if any(v is not None and v != defaults.get(k) for k, v in given.items()):
+        return True
+    model, rows = as_model(model, data)
+    rows = as_rows(rows, divisible=Fact.MINIBATCH in model.facts)
+    batched = isinstance(rows, MappedArray) or getattr(model, "batch_size", None) is not None
+    return obstacle(model, rows, 1 if batched else None) is not None
+
+
 def load_for_show(folder: Path) -> "Fit":
-    """The saved fit, in the precision it was saved in."""
-    import jax
+    """The saved fit; it keeps the precision it was made in."""
+    from ..fit.persist import load
 
-    from ..fit.persist import load, read_meta
-
-    if read_meta(folder)["x64"]:
-        jax.config.update("jax_enable_x64", True)
     return load(folder)
 
 

@@ -27,6 +27,10 @@ def payload(fit: "Fit", saved: Path | None) -> dict[str, Any]:
             "elbo_se": d.elbo_se,
             "log_evidence": d.log_evidence,
             "log_evidence_se": d.log_evidence_se,
+            "method": fit.options.get("method", "gradient"),
+            "corrected": fit.corrected,
+            "budget": fit.options.get("budget"),
+            "evaluations": fit.options.get("evaluations"),
             "n_steps": len(fit.history),
             "why": fit.why,
             "seconds": fit.seconds,
@@ -55,18 +59,19 @@ def print_json(value: Any) -> None:
 
 
 def print_fit(fit: "Fit", saved: Path | None) -> None:
-    """Verdict, reasons, summary, where it was saved."""
+    """Verdict, reasons, what was tried, summary, where it was saved."""
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
     verdict, d = str(fit.verdict), fit.diagnosis
-    parts = f"   {fit.options['model']}, {fit.options['family']}"
+    parts = f"   {fit.options['model']}, {fit.options.get('method') or fit.options['family']}"
     console.print(Text(verdict, f"bold {COLOURS[verdict]}") + Text(parts))
     for reason in fit.reasons:
         console.print(Text(f"  - {reason}"))
-    numbers = f"  elbo {d.elbo:,.2f}   k-hat {d.khat:.2f}   {len(fit.history):,} steps, {fit.seconds:.1f} s   {fit.why}"
+    numbers = f"  elbo {d.elbo:,.2f}   k-hat {d.khat:.2f}   {work(fit)}, {fit.seconds:.1f} s   {fit.why}"
     console.print(Text(numbers))
+    print_trail(fit, console)
     table = fit.summary()
     rows = [[str(name), *(f"{v:.4g}" for v in row)] for name, row in zip(table.index, table.to_numpy(), strict=True)]
     print_table(["parameter", *table.columns], rows[:ROWS])
@@ -74,6 +79,28 @@ def print_fit(fit: "Fit", saved: Path | None) -> None:
         console.print(Text(f"... and {len(rows) - ROWS} more: --json, or fit.summary() in Python"))
     if saved is not None:
         console.print(Text(f"saved in {saved}: jensen show, jensen report, jensen.load({str(saved)!r})"))
+
+
+def work(fit: "Fit") -> str:
+    """What the fit cost, in its method's own units."""
+    if "method" in fit.options:
+        return f"{fit.options['evaluations']:,} evaluations"
+    return f"{len(fit.history):,} steps"
+
+
+def print_trail(fit: "Fit", console: Any) -> None:
+    """What was tried, one line each, and why another was tried after it."""
+    from rich.text import Text
+
+    from ..report.rungs import has_rungs, reasons_to_climb, taken
+
+    chosen = taken(fit)
+    why = reasons_to_climb(fit) if has_rungs(fit) else [a.why for a in fit.trail]
+    for i, a in enumerate(fit.trail):
+        cost = f"{a.evaluations:,} evaluations, " if a.evaluations else ""
+        mark = ">" if i == chosen else " "
+        line = f"{mark} {a.family}: {a.verdict}, k-hat {a.khat:.2f}, {cost}{a.seconds:.1f} s: {why[i]}"
+        console.print(Text(line, "bold" if i == chosen else ""))
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:

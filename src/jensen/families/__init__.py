@@ -3,9 +3,14 @@
 from .amortised import Amortised as Amortised
 from .discrete import Bernoulli as Bernoulli
 from .discrete import Categorical as Categorical
+from .flow import InverseAutoregressive as InverseAutoregressive
+from .flow import MaskedAutoregressive as MaskedAutoregressive
+from .flow import RealNVP as RealNVP
+from .flow import Spline as Spline
 from .full_rank import FullRank as FullRank
 from .global_local import GlobalLocal as GlobalLocal
 from .global_local import Table as Table
 from .low_rank import LowRank as LowRank
 from .mean_field import MeanField as MeanField
+from .mixture import Mixture as Mixture
 from .product import Product as Product

@@ -60,7 +60,7 @@ def solve(
 ) -> Fit:
     """Runs the ladder, or one solver, and packs what came out. `precise`: the model with its data in float64."""
     began = time.perf_counter()
-    with jax.enable_x64(True), np.errstate(all="ignore"):
+    with jax.enable_x64(True), np.errstate(all="ignore"), one_blas_thread():
         target = Target(precise, rows, budget)
         with steps_shown(progress) as show:
             ladder = Ladder(target, seed, n_draws, show, lambda: other_view(target))
@@ -74,6 +74,19 @@ def solve(
         if step is None:
             raise ModelError(_nowhere(target))
         return _packed(model, rows, target, ladder, step, seed, n_draws, time.perf_counter() - began, method)
+
+
+_controller: Any = None
+
+
+def one_blas_thread() -> Any:
+    """Small factorisations inside compiled programs: more threads wait for each other fifty times longer than they work."""
+    global _controller
+    if _controller is None:
+        from threadpoolctl import ThreadpoolController
+
+        _controller = ThreadpoolController()
+    return _controller.limit(limits=1, user_api="blas")
 
 
 def _solver(method: str) -> Any:

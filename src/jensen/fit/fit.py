@@ -15,6 +15,7 @@ from .. import families, gradients, objectives
 from ..algorithms.adam import adam
 from ..algorithms.budget import Budget
 from ..algorithms.gradient_vi import GradientVI, Optimiser
+from ..algorithms.target import in_default
 from ..errors import ModelError, OptionError, explain
 from ..facts import Fact
 from ..families.base import AbstractDistribution, AbstractFamily
@@ -23,6 +24,7 @@ from ..gradients.base import AbstractEstimator, Parts
 from ..judge import check
 from ..models.base import AbstractModel
 from ..models.coerce import as_model
+from ..models.host import surfaced
 from ..objectives.base import AbstractObjective
 from . import cache, defaults
 from .auto import check_method, obstacle, refuse_method, solve
@@ -34,6 +36,7 @@ from .rows import as_rows
 DEFAULT_STEPS, FLOW_STEPS = 20_000, 3_000
 
 
+@surfaced()
 def fit(
     model: Any,
     data: Any = None,
@@ -107,9 +110,16 @@ def fit(
         fit, method=method, budget=budget, n_draws=n_draws, progress=progress,
         **{k: v for k, v in of_gradients.items() if v is not None and k not in ("checkpoint", "on_chunk")},
     )  # fmt: skip
-    user_model, user_data = model, data
-    model, rows = as_model(model, data)
-    rows = as_rows(rows, divisible=Fact.MINIBATCH in model.facts)
+    precise, made = model, not isinstance(model, AbstractModel) and not given and asked != "gradient"
+    if made:  # the ladder's precision, so that its arguments keep all their digits
+        with jax.enable_x64(True):
+            precise, rows = as_model(model, data)
+        model = in_default(precise)
+    else:
+        model, rows = as_model(model, data)
+        precise = model
+    raw, divisible = rows, Fact.MINIBATCH in model.facts
+    rows = as_rows(raw, divisible=divisible)
     if model.plated and rows is None:
         raise ModelError(
             explain(
@@ -126,9 +136,10 @@ def fit(
         if wrong is not None and asked != "auto":
             raise refuse_method(asked, wrong)
     if asked not in ("gradient", "flow") and wrong is None and not given:
-        with jax.enable_x64(True):  # data in full precision, where they are arguments of the model
-            precise = as_model(user_model, user_data)[0] if not isinstance(user_model, AbstractModel) else model
-        out = solve(model, precise, rows, asked or "auto", seed, limit, n_draws, progress)
+        with jax.enable_x64(True):
+            exact = as_rows(raw, divisible=divisible)
+        out = solve(model, precise, exact, asked or "auto", seed, limit, n_draws, progress)
+        out.rows = rows
         out.refit, out.seconds = again, time.perf_counter() - began
         return out
     if asked == "flow":

@@ -165,7 +165,7 @@ class Ladder:
         return self._run(view, "conditional-gaussian", ConditionalGaussian(), base) if base.name.endswith("hmc") else None
 
     def _conditional_chains(self, view: View, base: Step) -> Step | None:
-        if not base.name.endswith("conditional-gaussian"):
+        if not base.name.endswith("conditional-gaussian") or base.weighed.khat > 1.0:  # a map that does not fit
             return None
         return self._run(view, "conditional-gaussian + hmc", Chains(most=120), base)
 

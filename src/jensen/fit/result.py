@@ -37,7 +37,7 @@ class Attempt:
     elbo: float
     seconds: float
     why: str
-    log_evidence: float = float("nan")
+    log_evidence: float | None = None
     evaluations: int = 0
     climbed: str = ""  # why the ladder went on from here
 

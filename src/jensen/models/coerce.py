@@ -1,5 +1,6 @@
-"""From what a user passes to a model: an `AbstractModel`, or a NumPyro function and its arguments."""
+"""From what a user passes to a model: an `AbstractModel`, a PyMC model, or a NumPyro function and its arguments."""
 
+import sys
 from typing import Any
 
 from ..errors import ModelError, explain
@@ -15,15 +16,15 @@ def as_model(model: Any, data: Any) -> tuple[AbstractModel, Any]:
         own = getattr(model, "rows", None)
         holds = hasattr(model, "rows")
         if data is not None and holds:
-            raise ModelError(
-                explain(
-                    f"`fit(model, data)` with a {type(model).__name__}",
-                    "the model already holds its data",
-                    "they are the arguments it was made with",
-                    "fit(model), or fit(function, data)",
-                )
-            )
+            raise _holds_data(model, "they are the arguments it was made with", "fit(model), or fit(function, data)")
         return model, own if holds else data
+    pymc = sys.modules.get("pymc")  # whoever has one of its models has imported it
+    if pymc is not None and isinstance(model, getattr(pymc, "Model", ())):
+        if data is not None:
+            raise _holds_data(model, "they are its observed variables", "fit(model); pymc.set_data for other data")
+        from .adapters.pymc import from_pymc
+
+        return from_pymc(model), None
     if isinstance(model, type) or not callable(model):
         what = f"a {type(model).__name__}" if not isinstance(model, type) else f"the class {model.__name__}"
         raise ModelError(
@@ -31,7 +32,8 @@ def as_model(model: Any, data: Any) -> tuple[AbstractModel, Any]:
                 f"`fit({what})`",
                 "it is not a model",
                 "fit needs a log joint density of latents and data",
-                "a NumPyro model function, jensen.models.LogDensity(fn, shape), or jensen.models.LatentVariable(...)",
+                "a NumPyro model function, a pymc.Model, jensen.models.LogDensity(fn, shape), or "
+                "jensen.models.LatentVariable(...)",
             )
         )
     from .adapters.numpyro import from_numpyro
@@ -45,3 +47,8 @@ def as_model(model: Any, data: Any) -> tuple[AbstractModel, Any]:
         args = (data,)
     made = from_numpyro(model, *args, **kwargs)
     return made, made.rows
+
+
+def _holds_data(model: Any, because: str, instead: str) -> ModelError:
+    asked = f"`fit(model, data)` with a {type(model).__name__}"
+    return ModelError(explain(asked, "the model already holds its data", because, instead))

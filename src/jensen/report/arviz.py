@@ -27,7 +27,9 @@ def to_inference_data(
     """The verdict's draws as `arviz.InferenceData`, one chain.
 
     Groups: posterior (the model's coordinates; a latent without a name is `z`); sample_stats: lp = log p(x, z),
-    with the Jacobian of the coordinates, and log_q; observed_data and log_likelihood where the model has them.
+    with the Jacobian of the coordinates, and log_q; observed_data and log_likelihood where the model has them. Each
+    group's attributes name verdict, method, and how the draws came from q (`corrected`): where they were resampled, or
+    come from chains, lp - log_q are no importance weights.
     Arguments:  n: the first n draws; None: all.   coords, dims: named axes, as in `arviz.from_dict`; with a latent for
                 each row the axis `row` comes first and need not be named.   predictive: with posterior_predictive.
     Raises:     OptionError if n is more than there are, ModelError if the draws were not kept.
@@ -66,9 +68,11 @@ def _arviz() -> Any:
 def _attributes(fit: Any) -> dict[str, Any]:
     from .. import __version__
 
+    known = {name: fit.options[name] for name in ("method", "evaluations") if name in fit.options}
     return {
         "inference_library": "jensen", "inference_library_version": __version__, "verdict": str(fit.verdict),
-        "khat": float(fit.khat), "elbo": float(fit.elbo), "family": str(fit.options.get("family")),
+        "khat": float(fit.khat), "elbo": float(fit.elbo), "log_evidence": float(fit.log_evidence),
+        "family": str(fit.options.get("family")), "corrected": fit.corrected, **known,
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The verdict's draws as named columns with importance weights: what marginals, pairs and tables are made of."""
+"""The draws as named columns, with importance weights where these apply: what marginals, pairs and tables are made of."""
 
 import functools
 import math
@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..diagnostics.psis import importance_ess, psis
+from .rungs import origin
 
 MIN_ESS = 25  # effective draws below which a reweighted density would be noise
 
@@ -32,27 +33,37 @@ def sites(fit: Any) -> dict[str, np.ndarray]:
 
 
 def log_weights(fit: Any) -> np.ndarray:
-    """log p - log q, shape (n,) or (n, rows)."""
-    return np.asarray(fit.log_p, np.float64) - np.asarray(fit.log_q, np.float64)
+    """log p - log q of draws of q (not of draws that were corrected), shape (n,) or (n, rows)."""
+    log_p, log_q = fit.proposal_draws()
+    return np.asarray(log_p, np.float64) - np.asarray(log_q, np.float64)
+
+
+def _weights(fit: Any) -> np.ndarray | None:
+    """Smoothed importance weights of the verdict's own draws; None where too few carry them."""
+    log_w = np.asarray(fit.log_p, np.float64) - np.asarray(fit.log_q, np.float64)
+    columns = log_w.reshape(len(log_w), -1).T
+    smoothed = [psis(column).log_weights for column in columns]
+    ess = float(np.mean([importance_ess(s) for s in smoothed]))
+    weights = np.exp(np.stack(smoothed, -1)).reshape(log_w.shape) / len(columns)
+    enough = ess * len(columns) >= MIN_ESS and np.isfinite(weights).all()
+    return weights.reshape(-1) if enough else None
 
 
 class Draws:
     """Draws pooled over rows if each row has its own latent.
 
-    weights: smoothed importance weights that sum to one, or None where too few draws carry them.
+    origin: what the draws are, see `rungs.origin`.
+    weights: smoothed importance weights that sum to one; None where too few draws carry them, and for corrected draws,
+        which would be corrected twice.
     """
 
     def __init__(self, fit: Any):
         self.sites, self.plated = sites(fit), fit.plated
         self.lead = 2 if fit.plated else 1
-        log_w = log_weights(fit)
-        columns = log_w.reshape(len(log_w), -1).T
-        smoothed = [psis(column).log_weights for column in columns]
-        self.ess = float(np.mean([importance_ess(s) for s in smoothed]))
-        weights = np.exp(np.stack(smoothed, -1)).reshape(log_w.shape) / len(columns)
-        enough = self.ess * len(columns) >= MIN_ESS and np.isfinite(weights).all()
-        self.weights = weights.reshape(-1) if enough else None
-        self.worst = fit.diagnosis.details.get("worst")
+        self.origin = origin(fit)
+        self.weights = _weights(fit) if fit.corrected == "none" else None
+        details = fit.diagnosis.details
+        self.worst = details.get("worst") or details.get("chains", {}).get("rhat_worst")
 
     @functools.cached_property
     def size(self) -> int:

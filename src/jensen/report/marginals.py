@@ -1,4 +1,5 @@
-"""The posterior coordinate by coordinate, and pair by pair: q, and q corrected by importance weights."""
+"""The posterior coordinate by coordinate, and pair by pair: q, and q corrected by importance weights; or the draws alone,
+where these are corrected already."""
 
 import math
 from typing import Any
@@ -10,6 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter
 
+from . import words
 from .draws import Coordinate, Draws
 from .style import INK, TRUTH, Q, blank, clean_y, shared_legend, text
 
@@ -17,7 +19,7 @@ MARGINALS, PAIRS, BINS, DOTS = 12, 5, 256, 1200
 
 
 def draw_marginals(figure: Any, fit: Any, compact: bool = False) -> None:
-    """Density of q with its mean and 90 % interval, and the reweighted density."""
+    """Density of the draws with their mean and 90 % interval, and for draws of q the reweighted density."""
     draws = Draws(fit)
     chosen = draws.chosen(4 if compact else MARGINALS)
     columns = min(len(chosen), 2 if compact else 4)
@@ -40,7 +42,9 @@ def _caption(draws: Draws, shown: int, plated: bool) -> str:
 
 def _key(draws: Draws) -> tuple[list, list[str]]:
     handles = [Patch(color=Q, alpha=0.3), Line2D([], [], color=INK, marker="o", ms=4, lw=2.2)]
-    labels = ["q, the fit", "mean, 90% interval"]
+    labels = [words.DRAWS[draws.origin], "mean, 90% interval"]
+    if draws.origin != "none":
+        return handles, labels
     if draws.weights is None:
         handles += [Line2D([], [], lw=0)]
         labels += ["(too few effective draws to correct q)"]
@@ -125,7 +129,7 @@ def bandwidth(x: np.ndarray) -> float:
 
 
 def draw_pairs(figure: Any, fit: Any, compact: bool = False) -> None:
-    """Draws of q sized by their importance weight, with contours of q and of the reweighted density."""
+    """Draws with their contours; draws of q sized by their importance weight, with contours of the reweighted density."""
     draws = Draws(fit)
     chosen = draws.chosen(3 if compact else PAIRS)
     n = len(chosen)
@@ -143,11 +147,12 @@ def draw_pairs(figure: Any, fit: Any, compact: bool = False) -> None:
                 pair(ax, columns[column], columns[row], draws.weights)
             _label(ax, row, column, i, j, n)
     left = draws.size - n
-    title = "Pairs" if compact else "Pairs: the shapes and correlations q found"
+    title = "Pairs" if compact else "Pairs: shapes and correlations" + (" q found" if draws.origin == "none" else "")
     title += f", {n} of {draws.size:,} coordinates" if left else ""
     figure.suptitle(title, x=0.01, ha="left")
     handles = [Line2D([], [], color=Q, marker="o", ms=4, alpha=0.6), Line2D([], [], color=TRUTH, ls="--")]
-    labels = ["q (regions of 50% and 90%)", "corrected by weights" + ("" if compact else ": should agree")]
+    shown = "q" if draws.origin == "none" else words.DRAWS[draws.origin]
+    labels = [f"{shown} (regions of 50% and 90%)", "corrected by weights" + ("" if compact else ": should agree")]
     known = 1 if draws.weights is None else 2
     shared_legend(figure, handles[:known], labels[:known])
 

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import OptionError, explain
-from . import decoder, marginals, predictive, trace, weights
+from . import decoder, ladder, marginals, predictive, trace, weights
 from .observed import decodes, generates_sites, image_shape, model_name
+from .rungs import has_rungs
 from .style import Figure, new_figure, styled, text
 
 
@@ -20,7 +21,21 @@ class Kind(NamedTuple):
 
 
 def _no_history(fit: Any) -> str:
+    if has_rungs(fit):
+        return "the method climbs no single objective step by step"
     return "" if len(fit.history) else "no objective was recorded: the algorithm takes no steps"
+
+
+def _no_ladder(fit: Any) -> str:
+    if not has_rungs(fit):
+        return "the fit was made by stochastic gradients: there are no rungs"
+    return "" if fit.trail else "no rungs were recorded"
+
+
+def _no_weights(fit: Any) -> str:
+    if fit.corrected != "none" and fit.proposals is None:
+        return "the draws are corrected, and the draws of q that were weighed are not at hand"
+    return _no_draws(fit)
 
 
 def _no_draws(fit: Any) -> str:
@@ -74,8 +89,9 @@ def _samples_size(fit: Any) -> tuple[float, float]:
 
 
 KINDS = {
+    "ladder": Kind(ladder.draw_ladder, ladder.ladder_size, _no_ladder),
     "trace": Kind(trace.draw_trace, lambda fit: (9.5, 3.4), _no_history),
-    "weights": Kind(weights.draw_weights, lambda fit: (9.5, 3.5), _no_draws),
+    "weights": Kind(weights.draw_weights, lambda fit: (9.5, 3.5), _no_weights),
     "marginals": Kind(marginals.draw_marginals, _marginals_size, _no_draws),
     "pairs": Kind(marginals.draw_pairs, _pairs_size, _no_pairs),
     "predictive": Kind(predictive.draw_predictive, _predictive_size, _no_check),
@@ -83,7 +99,7 @@ KINDS = {
     "latent": Kind(decoder.draw_latent, lambda fit: (9.5, 6.0), _no_rows),
     "usage": Kind(decoder.draw_usage, lambda fit: (9.5, 3.0), _no_rows),
 }
-PANELS = ("trace", "weights", "marginals", "predictive", "pairs", "samples", "usage", "latent")
+PANELS = ("ladder", "trace", "weights", "marginals", "predictive", "pairs", "samples", "usage", "latent")
 
 
 def missing(fit: Any, kind: str) -> str:
@@ -99,8 +115,8 @@ def available(fit: Any) -> list[str]:
 def plot(fit: Any, kind: str = "overview") -> Figure:
     """A Matplotlib figure of its own (no pyplot state).
 
-    Arguments:  kind: "overview", "trace", "weights", "marginals", "pairs", "predictive"; with a latent for each row
-                also "samples", "latent", "usage".
+    Arguments:  kind: "overview", "ladder" or (of stochastic gradients) "trace", "weights", "marginals", "pairs",
+                "predictive"; with a latent for each row also "samples", "latent", "usage".
     Raises:     OptionError for a kind that is unknown, or that this fit cannot have; it lists those it has.
     """
     if kind != "overview" and (kind not in KINDS or missing(fit, kind)):
@@ -122,7 +138,8 @@ def _overview(fit: Any) -> Figure:
     columns = 3 if len(kinds) > 4 else min(2, max(1, len(kinds)))
     rows = max(1, -(-len(kinds) // columns))
     figure = new_figure(5.2 * columns, 0.5 + 3.7 * rows)
-    title = text(f"{model_name(fit)}, {fit.options.get('family')}: {fit.verdict}", 70)
+    how = fit.options.get("method", fit.options.get("family"))
+    title = text(f"{model_name(fit)}, {how}: {fit.verdict}", 90)
     figure.suptitle(title, x=0.01, ha="left", size=13)
     cells = figure.subfigures(rows, columns, squeeze=False, wspace=0.04, hspace=0.05).ravel()
     for cell, kind in zip(cells, kinds, strict=False):

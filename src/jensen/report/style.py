@@ -12,6 +12,7 @@ from matplotlib.figure import Figure as _Figure
 
 # Okabe and Ito (2008): distinct for colour-blind readers. q is blue; what it is compared with, vermilion.
 Q, PALE, TRUTH, GREEN, INK, FAINT = "#0072B2", "#c5def0", "#D55E00", "#009E73", "#24292f", "#8c959f"
+VERDICTS = {"RELIABLE": "#1a7f37", "DOUBTFUL": "#c58a00", "UNRELIABLE": "#b3261e"}  # near those of the page
 
 STYLE = {
     "axes.edgecolor": FAINT, "axes.labelcolor": INK, "axes.labelsize": 9, "axes.linewidth": 0.8,

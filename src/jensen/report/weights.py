@@ -1,4 +1,4 @@
-"""The importance weights of the verdict's draws."""
+"""The importance weights of draws of q: those the verdict was made from."""
 
 from typing import Any
 

@@ -14,13 +14,36 @@ ENDINGS = {
     "interrupted": "interrupted",
 }
 
+RUNG_ENDINGS = {
+    "converged": "the last method settled",
+    "budget": "the last method used all it may",
+    "stalled": "the last method made no more progress",
+    "diverged": "the last method diverged",
+    "interrupted": "interrupted; the best so far",
+}
+
+DRAWS = {
+    "none": "q, the fit", "importance": "draws resampled by weights", "chains": "draws of the chains",
+    "particles": "particles",
+}  # fmt: skip
+
 OPTIONS = {
     "model": "Model", "family": "Family of q", "objective": "Objective", "gradient": "Gradient estimator",
     "plan": "Sampling plan", "n_samples": "Draws a step", "n_steps": "Steps allowed", "batch_size": "Rows a step",
     "n_restarts": "Restarts", "seed": "Seed", "averaged": "Last iterates averaged",
+    "method": "Method taken", "asked": "Method asked for", "evaluations": "Evaluations of the log density",
+    "budget": "Budget", "precision": "Precision", "plated": "A latent for each row", "local": "Latents of rows in q",
 }  # fmt: skip
 
+VALUES = {
+    ("asked", "auto"): "auto: the cheapest that passes the checks",
+    ("precision", "float64"): "double (64 bits)",
+    ("precision", "float32"): "single (32 bits)",
+    ("family", "Draws"): "a set of draws",
+}
+
 TITLES = {
+    "ladder": "How was the posterior found?",
     "trace": "Did the optimisation finish?",
     "weights": "Does the fit match the model?",
     "marginals": "What was learned",
@@ -33,6 +56,10 @@ TITLES = {
 }
 
 HOW_TO_READ = {
+    "ladder": "Methods are tried from cheap to costly, until one passes every check. A bar is the time a method took, "
+    "coloured by its verdict; ▸ marks the one whose result is shown. On the right each mark is one method's estimate "
+    "of the log evidence. Methods that agree lie together, near the dashed line of the result; one that lies apart "
+    "has missed part of the posterior, or found a part that the others missed.",
     "trace": "The fit climbs: higher is better. The thick line should end flat, in the panel of the last half "
     "too. A line that still rises needs more steps. The dashed line is the final value, from fresh draws of the "
     "result (and, with a latent for each row, from up to 100 rows), so it can lie a little off the curve.",
@@ -62,9 +89,65 @@ HOW_TO_READ = {
     "sd.",
 }
 
+CORRECTED_TITLES = {("chains", "weights"): "Where did the chains start?"}
+
+CORRECTED = {
+    ("importance", "weights"): "Fresh draws from q, with heavier tails added on purpose, are weighted by how much the "
+    "model prefers each. If q were exact, all weights would be nearly equal. The tail index k-hat says how uneven they "
+    "are: below 0.5 is good, 0.5 to 0.7 is usable, and above 0.7 a few draws carry everything. The draws below were "
+    "picked by these weights.",
+    (
+        "importance",
+        "marginals",
+    ): "Blue are the draws the fit returns: draws from q, resampled by the weights above. They "
+    "are corrected already, so there is no second curve to compare them with. The dot is their mean, the bar holds 90% "
+    "of them.",
+    (
+        "importance",
+        "pairs",
+    ): "Each dot is a draw the fit returns, resampled by the weights above; the contours hold 50% "
+    "and 90% of them. Tilts and bends are the posterior's own, also those that no Gaussian has.",
+    ("chains", "weights"): "Fresh draws from the q the chains started from, with heavier tails added on purpose, are "
+    "weighted by how much the model prefers each. The result does not rest on these weights: heavy ones (k-hat above "
+    "0.7) say that q alone would not have done, and why chains were needed.",
+    ("chains", "marginals"): "Blue are the draws the fit returns: those of the chains. They need no correction by "
+    "weights, so there is no second curve to compare them with. The dot is their mean, the bar holds 90% of them.",
+    ("chains", "pairs"): "Each dot is a draw of the chains; the contours hold 50% and 90% of them. Tilts and bends are "
+    "the posterior's own, also those that no Gaussian has.",
+}
+INDEPENDENT = (
+    "Mean, standard deviation (sd) and 90% interval of each quantity, in the model's own units. mcse is the Monte Carlo "
+    "error of the mean if the draws were independent; the errors in the verdict above count how far they are not."
+)
+
+
+TAILS = " The draws are fresh ones of q, with heavier tails added on purpose."
+NAMED = (
+    "One method was asked for by name, so no other was tried. The bar is the time it took, coloured by its verdict. On "
+    "the right is its estimate of the log evidence, with a 90% interval."
+)
+TRAIL = "Methods in the order in which they were tried; ▸ marks the one whose result is shown. ELBO and log evidence in nats."
+
+
+def lead(kind: str, origin: str = "none") -> str:
+    """How to read a section, by what the draws are (`rungs.origin`)."""
+    if kind == "summary" and origin != "none":
+        return INDEPENDENT
+    if origin == "particles" and ("chains", kind) in CORRECTED:
+        return CORRECTED["chains", kind].replace("chains", "particles")
+    return CORRECTED.get((origin, kind)) or HOW_TO_READ[kind]
+
+
+def title(kind: str, origin: str = "none") -> str:
+    if origin == "particles":
+        return title(kind, "chains").replace("chains", "particles")
+    return CORRECTED_TITLES.get((origin, kind)) or TITLES[kind]
+
+
 ROWS_FIRST = " The first number in brackets counts the rows on which the verdict was made."
 
 ALT = {
+    "ladder": "Bars of the time each method took, coloured by verdict, beside each one's estimate of the log evidence",
     "trace": "Line chart of the objective against the step, with a closer view of the last half",
     "weights": "Chart of the importance weights and their tail",
     "marginals": "Density of each coordinate with mean and interval, and its reweighted density",

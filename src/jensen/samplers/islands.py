@@ -11,7 +11,6 @@ from .chains import longest_run
 from .kernel import Segment
 
 STRIDE = 4  # iterations from one kept position to the next
-DRIFT, SURE = 0.03, 5.0  # of a mean in sd, or an sd, that counts: and in standard errors
 
 
 def evidence_of(log_z: Float[np.ndarray, " I"]) -> tuple[tuple[float, float], Float[np.ndarray, " I"]]:
@@ -31,19 +30,23 @@ def beside(parts: list[Segment]) -> Segment:
     )
 
 
-def drifts(kept: list[Segment], shares: Float[np.ndarray, " I"]) -> bool:
-    """Do the moments of the first and second half of the segments differ, by more than the islands' differences do?"""
-    i, half = len(shares), len(kept) // 2
-    x = [np.concatenate([s.u for s in part]) for part in (kept[:half], kept[-half:])]
-    x = [v.reshape(len(v), i, -1, v.shape[2]) for v in x]
-    centre, sd = x[1].mean((0, 1, 2)), np.maximum(x[1].std((0, 1, 2)), 1e-300)
-    first, second = (
-        np.stack([((v - centre) / sd).mean((0, 2)), 0.5 * (((v - centre) / sd) ** 2).mean((0, 2))]) for v in x
-    )
-    change = second - first  # (2, I, D)
-    mean = np.einsum("i,kid->kd", shares, change)
-    error = np.sqrt(np.einsum("i,kid->kd", shares**2, (change - mean[:, None]) ** 2) * i / (i - 1))
-    return bool(((np.abs(mean) > DRIFT) & (np.abs(mean) > SURE * error) | (np.abs(mean) > 4 * DRIFT)).any())
+def remembered(kept: list[Segment], labels: np.ndarray) -> float:
+    """How much particles remember where they began: the largest R-hat, of positions and of their squares.
+
+    Each particle is a chain; those of one label (a mode that they need not leave) are centred together. Where particles
+    forget, what they began with does not matter; where they do not, it is all there is.
+    """
+    x = np.concatenate([s.u for s in kept])
+    for label in np.unique(labels):
+        group = labels == label
+        sd = np.maximum(x[:, group].std((0, 1)), 1e-300)
+        x[:, group] = (x[:, group] - x[:, group].mean((0, 1))) / sd
+    return float(max(_rhat(x).max(), _rhat(x**2).max()))
+
+
+def _rhat(x: Float[np.ndarray, "T C D"]) -> Float[np.ndarray, " D"]:
+    within = np.maximum(x.var(0, ddof=1).mean(0), 1e-300)
+    return np.sqrt(1 - 1 / len(x) + x.mean(0).var(0, ddof=1) / within)
 
 
 def island_checks(whole: Segment, shares: Float[np.ndarray, " I"], names: list[str]) -> dict[str, Any]:

@@ -8,15 +8,14 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Float
 
-from ..algorithms.gaussian import Gaussian, Mixture, safe_cholesky
-from ..algorithms.low_rank import DENSE
+from ..algorithms.gaussian import Gaussian, Mixture
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import BLOCK, Target
 from ..compiled import key_for
 from .chains import leapfrogs, pooled_gaussian, stein_scores
-from .islands import beside, drawn, drifts, evidence_of, island_checks
+from .islands import beside, drawn, evidence_of, island_checks, remembered
 from .kernel import SEGMENT, Sampler, Segment, needs_derivatives
-from .tempered import on_path, set_temperature
+from .tempered import mean_root, on_path, set_temperature, widened
 from .transport import Affine
 
 KEPT_ESS = 0.9  # conditional effective sample size of a step in temperature, as a share of the particles
@@ -24,9 +23,9 @@ RESAMPLE = 0.5  # share of effective particles in an island below which it is re
 ACCEPT = 0.7
 TRAJECTORY, MAX_LEAPFROG = 1.6, 16
 MOVES = 4  # iterations at each temperature
-MOST_FINAL = 24  # segments at the posterior
+LEAST_FINAL, MOST_FINAL = 4, 32  # segments at the posterior; the first is for the step size
+FORGOTTEN = 1.1  # R-hat of particles as chains
 LONG, MOST_LEAPFROG = 2.2, 64  # trajectories there
-WIDER = 2.0  # sd of the start, in those of q, in few dimensions
 ISLANDS = 8
 MOST_STEPS = 500
 
@@ -37,6 +36,7 @@ class Swarm:
 
     energy: log p - log g, what one unit of temperature adds to the log weight.   log_weights: (I, n), each island's
     normalised.   log_z: (I,), of each island.   metric: its root whitens the moves.
+    memory: R-hat of particles that do not forget where they began; 0 if they do.
     """
 
     u: Float[np.ndarray, "I n D"]
@@ -47,6 +47,7 @@ class Swarm:
     t: float = 0.0
     step: float = 0.4
     temperatures: int = 0
+    memory: float = 0.0
 
 
 class AnnealedSMC(AbstractSolver):
@@ -91,7 +92,7 @@ class AnnealedSMC(AbstractSolver):
         if swarm.t < 1:
             return dataclasses.replace(start, why="budget" if target.budget.spent else "stalled")
         resample(swarm, rng, math.inf)
-        kept, why = self.settle(sampler, swarm, key, rng)
+        kept, why = self.settle(sampler, swarm, base, key, rng)
         target.evaluations += view.evaluations
         return dataclasses.replace(finished(target, start, swarm, kept, rng), why=why)
 
@@ -101,7 +102,7 @@ class AnnealedSMC(AbstractSolver):
         energy = (target.value(u) - base.log_prob(u)).reshape(shape)
         even = np.full(shape, -math.log(self.per_island))
         roots = [q.root for q in base.components]  # the width of one component: what a move crosses
-        root = roots[0] if len(roots) == 1 else _mean_root(base)
+        root = roots[0] if len(roots) == 1 else mean_root(base)
         return Swarm(
             u.reshape(*shape, -1), energy, even, np.zeros(self.n_islands), Gaussian(base.components[0].mean, root)
         )
@@ -116,10 +117,11 @@ class AnnealedSMC(AbstractSolver):
         swarm.energy = (target.value(flat) - base.log_prob(flat)).reshape(swarm.energy.shape)
         swarm.step = adapted(swarm.step, parts, MOVES)
 
-    def settle(self, sampler: Sampler, swarm: Swarm, key: Any, rng: np.random.Generator) -> tuple[list[Segment], str]:
-        """Moves at the posterior until the particles' moments rest: the last half of them, and how it ended."""
+    def settle(self, sampler: Sampler, swarm: Swarm, base: Mixture, key: Any, rng) -> tuple[list[Segment], str]:
+        """Moves at the posterior until the particles have forgotten where they began: the last two thirds of them."""
         every: list[Segment] = []
-        shares = evidence_of(swarm.log_z)[1]
+        labels = np.argmax([q.log_prob(swarm.u.reshape(-1, base.dim)) for q in base.components], 0)
+        why, kept = "stalled", every
         for i in range(1, MOST_FINAL + 1):
             key, sub = jr.split(key)
             parts = run_blocks(sampler, swarm, sub, leapfrogs(rng, swarm.step, SEGMENT, LONG, MOST_LEAPFROG), rng)
@@ -127,41 +129,14 @@ class AnnealedSMC(AbstractSolver):
             swarm.step = adapted(swarm.step, parts, SEGMENT)
             every.append(beside(parts))
             kept = every[(i + 1) // 3 :]
-            if len(kept) >= 2 and not drifts(kept, shares):
-                return kept, "converged"
+            if i >= LEAST_FINAL and (i & (i - 1)) == 0 and remembered(kept, labels) < FORGOTTEN:
+                why = "converged"
+                break
             if sampler.target.budget.spent:
-                return kept, "budget"
-        return kept, "stalled"
-
-
-def widened(q: Any, seed: int) -> Mixture:
-    """q with every component wider in all directions; light components weigh more, so that none is lost by chance."""
-    if isinstance(q, Mixture):
-        parts, weights = [_plain(c, seed) for c in q.components], (q.weights + 1 / len(q.weights)) / 2
-    else:
-        parts, weights = [_plain(q, seed)], np.ones(1)
-    # in many dimensions every bit of width costs temperatures
-    wider = 1 + (WIDER - 1) * min(1.0, math.sqrt(5 / q.dim))
-    return Mixture(tuple(Gaussian(c.mean, c.root * wider) for c in parts), weights)
-
-
-def _plain(q: Any, seed: int) -> Gaussian:
-    """The Gaussian with q's moments: diagonal in many dimensions."""
-    if isinstance(q, Gaussian):
-        return q
-    if hasattr(q, "mean") and hasattr(q, "sd"):
-        return Gaussian(q.mean, q.sd if q.dim > DENSE else q.root)
-    u = q.sample(np.random.default_rng([seed, 42]), max(4096, 8 * q.dim))
-    return Gaussian(u.mean(0), u.std(0) if q.dim > DENSE else safe_cholesky(np.atleast_2d(np.cov(u.T))))
-
-
-def _mean_root(base: Mixture) -> np.ndarray:
-    """Root of the mean of the components' covariances."""
-    if any(q.diagonal for q in base.components):
-        return np.sqrt(sum(w * q.sd**2 for w, q in zip(base.weights, base.components, strict=True)))
-    return safe_cholesky(
-        np.asarray(sum(w * q.root @ q.root.T for w, q in zip(base.weights, base.components, strict=True)))
-    )
+                why = "budget"
+                break
+        swarm.memory = 0.0 if why == "converged" else remembered(kept, labels)
+        return kept, why
 
 
 def weighted_gaussian(swarm: Swarm) -> Gaussian:
@@ -236,6 +211,7 @@ def finished(target: Target, start: Solution, swarm: Swarm, kept: list[Segment],
     evidence, shares = evidence_of(swarm.log_z)
     whole = Segment(*(np.concatenate([getattr(s, f) for s in kept]) for f in Segment._fields))
     checks = island_checks(whole, shares, target.names) | stein_scores(target, whole.u)
+    checks["rhat"] = max(checks["rhat"], swarm.memory)
     u, log_p = drawn(whole, shares, rng)
     findings = {
         **start.findings, "chains": checks | {"temperatures": swarm.temperatures},

@@ -1,6 +1,8 @@
 """The path of densities from a mixture of Gaussians to the posterior, as a model."""
 
 import copy
+import math
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,9 +12,12 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, PyTree
 from scipy.linalg import solve_triangular
 
-from ..algorithms.gaussian import LOG_2PI, Gaussian, Mixture
+from ..algorithms.gaussian import LOG_2PI, Gaussian, Mixture, safe_cholesky
+from ..algorithms.low_rank import DENSE
 from ..algorithms.target import Target
 from ..models.base import AbstractModel
+
+WIDER = 2.0  # sd of the start, in those of q, in few dimensions
 
 
 class Tempered(AbstractModel):
@@ -47,6 +52,36 @@ class Tempered(AbstractModel):
 
     def constrain(self, z: PyTree) -> PyTree:
         return self.model.constrain(z)
+
+
+def widened(q: Any, seed: int) -> Mixture:
+    """q with every component wider in all directions; light components weigh more, so that none is lost by chance."""
+    if isinstance(q, Mixture):
+        parts, weights = [_plain(c, seed) for c in q.components], (q.weights + 1 / len(q.weights)) / 2
+    else:
+        parts, weights = [_plain(q, seed)], np.ones(1)
+    # in many dimensions every bit of width costs temperatures
+    wider = 1 + (WIDER - 1) * min(1.0, math.sqrt(5 / q.dim))
+    return Mixture(tuple(Gaussian(c.mean, c.root * wider) for c in parts), weights)
+
+
+def _plain(q: Any, seed: int) -> Gaussian:
+    """The Gaussian with q's moments: diagonal in many dimensions."""
+    if isinstance(q, Gaussian):
+        return q
+    if hasattr(q, "mean") and hasattr(q, "sd"):
+        return Gaussian(q.mean, q.sd if q.dim > DENSE else q.root)
+    u = q.sample(np.random.default_rng([seed, 42]), max(4096, 8 * q.dim))
+    return Gaussian(u.mean(0), u.std(0) if q.dim > DENSE else safe_cholesky(np.atleast_2d(np.cov(u.T))))
+
+
+def mean_root(base: Mixture) -> np.ndarray:
+    """Root of the mean of the components' covariances: the width of one of them."""
+    if any(q.diagonal for q in base.components):
+        return np.sqrt(sum(w * q.sd**2 for w, q in zip(base.weights, base.components, strict=True)))
+    return safe_cholesky(
+        np.asarray(sum(w * q.root @ q.root.T for w, q in zip(base.weights, base.components, strict=True)))
+    )
 
 
 def on_path(target: Target, base: Mixture) -> Target:

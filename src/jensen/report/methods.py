@@ -1,0 +1,44 @@
+"""Each method and rung in a sentence, for someone who knows none of them."""
+
+from .rungs import NON_CENTRED
+
+METHODS = {
+    "auto": "Climbs from cheap methods to costly ones, and stops at the first that passes every check.",
+    "gradient": "Fits q by stochastic gradients of the objective, step by step.",
+    "flow": "A Gaussian bent by a neural network (a normalising flow), fitted by stochastic gradients.",
+    "laplace": "A Gaussian at each mode found, as wide as the curvature there says; the best of them is kept.",
+    "pathfinder": "The best of the Gaussians that quick climbs to the mode pass on their way.",
+    "dadvi": "A Gaussian fitted coordinate by coordinate on fixed draws (deterministic ADVI); where there are not too "
+    "many, correlations are added afterwards.",
+    "natural-gradient": "A Gaussian with all correlations, fitted by natural gradients on fixed draws.",
+    "batch-and-match": "A Gaussian whose slopes are matched to those of the posterior, one batch of draws after another.",
+    "score-matching": "A Gaussian whose slopes are matched to those of the posterior at each draw, and averaged.",
+    "mixture": "A Gaussian for each mode that was found, with the mass it holds.",
+    "importance": "Draws of a fitted Gaussian, resampled by how much the model prefers each.",
+    "conditional-gaussian": "A Gaussian in which mean and width of each parameter may depend on those before it, which "
+    "follows hierarchies. Its draws are resampled by how much the model prefers each.",
+    "hmc": "Hamiltonian Monte Carlo: 64 chains side by side, started from the fitted Gaussian, run until they agree.",
+    "long hmc": "Hamiltonian Monte Carlo with small steps and many iterations, for posteriors with narrow places.",
+    "nuts": "The No-U-Turn sampler: chains side by side, each path as long as it pays, run until they agree.",
+    "mala": "Langevin chains side by side: short steps along the slope, run until they agree.",
+    "smc": "Sequential Monte Carlo: particles moved from a wide start to the posterior through ever colder densities.",
+}
+
+CORRECTIONS = {
+    " + importance": "Its draws are resampled by how much the model prefers each.",
+    " + hmc": "Chains of Hamiltonian Monte Carlo go on from there, in coordinates it straightens, until they agree.",
+}
+
+OTHER_COORDINATES = "All of it in non-centred coordinates, in which a hierarchy's effects do not depend on its scale."
+
+
+def sentence(method: str) -> str:
+    """What a method does, by the name that `fit.options["method"]`, the trail or `fit(method=...)` has for it."""
+    base, end = method.removeprefix(NON_CENTRED), ""
+    for suffix, correction in CORRECTIONS.items():
+        if base.endswith(suffix):
+            base, end = base.removesuffix(suffix), correction
+    said = METHODS.get(base, f"A method named {base}.")
+    if base == "conditional-gaussian" and end:
+        said = said.partition(". ")[0] + "."  # the resampling is not its last step
+    return " ".join(s for s in (said, end, OTHER_COORDINATES if method.startswith(NON_CENTRED) else "") if s)
