@@ -34,6 +34,7 @@ from .gradients import plans as plans
 
 if TYPE_CHECKING:
     from . import zoo as zoo
+    from .diagnostics.compare import compare as compare
     from .fit.persist import load as load
     from .models.adapters.numpyro import from_numpyro as from_numpyro
     from .models.adapters.pymc import from_pymc as from_pymc
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
+    "compare": ("diagnostics.compare", "compare"),
     "load": ("fit.persist", "load"),
     "from_numpyro": ("models.adapters.numpyro", "from_numpyro"),
     "from_pymc": ("models.adapters.pymc", "from_pymc"),

@@ -224,7 +224,7 @@ def test_the_witness_finds_a_mode_that_q_misses_and_is_silent_where_q_is_right()
         target = Target(model)
         weighed = weigh(target, proposal_of(q), 8192, 0)
         largest = float((weighed.log_p - weighed.log_q).max())
-        testimony = witness.testify(target, parts[0], proposal_of(q), largest, -np.inf, 0)
+        testimony = witness.call_witness(target, parts[0], proposal_of(q), largest, -np.inf, 0)
         assert (testimony.n > 0) == finds
         if finds:
             assert weighed.khat < 0.7  # the weights saw nothing

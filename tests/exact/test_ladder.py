@@ -114,7 +114,7 @@ def test_a_missed_mode_is_seen():
     from jensen.algorithms.gaussian import Gaussian
     from jensen.algorithms.importance import proposal_of, weigh
     from jensen.algorithms.target import Target
-    from jensen.diagnostics.witness import testify
+    from jensen.diagnostics.witness import call_witness
 
     one = lambda z: -0.5 * ((z - 3.0) ** 2).sum()
     found = {}
@@ -123,7 +123,7 @@ def test_a_missed_mode_is_seen():
         q = Gaussian(np.full(4, 3.0), np.eye(4))
         weighed = weigh(target, proposal_of(q), 4096, 0)
         assert weighed.khat < 0.5 and weighed.ess > 0.7  # weights alone see nothing
-        found[name] = testify(target, q, proposal_of(q), float((weighed.log_p - weighed.log_q).max()), -20.0, 0).n
+        found[name] = call_witness(target, q, proposal_of(q), float((weighed.log_p - weighed.log_q).max()), -20.0, 0).n
     assert found["two"] > 0 and found["one"] == 0
 
 
@@ -148,7 +148,9 @@ def test_a_starved_budget_ends_soon_and_says_so():
     assert any("budget" in r for r in fit.reasons)
 
 
-@pytest.mark.parametrize("budget", ["30", "seconds", "seconds:-1", "hours:2", "seconds:1,seconds:2", "seconds:x", 0, True, []])
+@pytest.mark.parametrize(
+    "budget", ["30", "seconds", "seconds:-1", "hours:2", "seconds:1,seconds:2", "seconds:x", 0, True, []]
+)
 def test_bad_budgets(budget):
     with pytest.raises(OptionError, match="budget="):
         jn.fit(jn.models.LogDensity(modes, (4,)), budget=budget)
@@ -179,3 +181,32 @@ def test_a_second_fit_compiles_nothing():
     before = target._value_and_grad.jitted._cache_size()
     jn.fit(make(), data[::-1] + 1.0, seed=3, **QUIET)
     assert target._value_and_grad.jitted._cache_size() == before
+
+
+def three(z):
+    """Three modes in the plane, of weights .5, .3, .2; one is narrow, and q's tails barely touch it."""
+    parts = [(0.5, (0.0, 0.0), 1.0), (0.3, (6.0, 4.0), 0.8), (0.2, (-5.0, 5.0), 0.3)]
+    term = lambda w, c, s: (
+        jnp.log(w) - ((z - jnp.array(c)) ** 2).sum() / (2 * s**2) - 2 * jnp.log(s) - jnp.log(2 * jnp.pi)
+    )
+    return jax.scipy.special.logsumexp(jnp.stack([term(*p) for p in parts]))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_third_mode_is_found_or_missed_loudly(seed):
+    fit = jn.fit(jn.models.LogDensity(three, (2,)), seed=seed, **QUIET)
+    share = float((flat(fit)[:, 0] > 3).mean()), float((flat(fit)[:, 0] < -3).mean())
+    right = abs(share[0] - 0.3) < 0.03 and abs(share[1] - 0.2) < 0.03
+    assert right or str(fit.verdict) != "RELIABLE", (share, fit.reasons)
+    assert right
+
+
+def test_a_few_outlying_weights_lower_the_effective_sample_size():
+    """Two draws of 8,192 in a missed mode: smoothing takes them for a tail; the raw weights do not."""
+    from jensen.algorithms.importance import weighted
+    from jensen.diagnostics.psis import importance_ess, psis
+
+    log_w = np.random.default_rng(0).normal(0, 0.1, 8192)
+    log_w[:2] = 7.0
+    found = weighted(np.zeros((8192, 1)), log_w, np.zeros(8192))
+    assert importance_ess(psis(log_w).log_weights) / 8192 > 0.5 > 10 * found.ess

@@ -81,7 +81,9 @@ class Budget:
         return min(left)
 
     def __str__(self) -> str:
-        parts = [f"{v:g} {k}" for k, v in (("seconds", self.seconds), ("evaluations", self.evaluations)) if v < math.inf]
+        parts = [
+            f"{v:g} {k}" for k, v in (("seconds", self.seconds), ("evaluations", self.evaluations)) if v < math.inf
+        ]
         return " or ".join(parts) or "no limit"
 
 

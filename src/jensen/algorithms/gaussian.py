@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -96,13 +97,16 @@ class Mixture:
         rest = n - counts.sum()
         if rest:
             share = np.maximum(quota - counts, 0)
-            counts += rng.multinomial(rest, share / share.sum() if share.sum() > 0 else self.weights / self.weights.sum())
+            counts += rng.multinomial(
+                rest, share / share.sum() if share.sum() > 0 else self.weights / self.weights.sum()
+            )
         draws = np.concatenate([q.sample(rng, c) for q, c in zip(self.components, counts, strict=True) if c])
         return draws[rng.permutation(n)]
 
     def log_prob(self, u: Float[np.ndarray, "n D"]) -> Float[np.ndarray, " n"]:
         with np.errstate(divide="ignore"):
-            return logsumexp([np.log(w) + q.log_prob(u) for w, q in zip(self.weights, self.components, strict=True)], 0)
+            terms = [np.log(w) + q.log_prob(u) for w, q in zip(self.weights, self.components, strict=True)]
+            return np.asarray(logsumexp(terms, 0))
 
 
 def defensive(q: Gaussian | Mixture, share: float = 0.25, df: float = 5.0) -> Mixture:
@@ -115,7 +119,7 @@ def defensive(q: Gaussian | Mixture, share: float = 0.25, df: float = 5.0) -> Mi
 
 def standardised_draws(n: int, dim: int, seed: int) -> Float[np.ndarray, "n D"]:
     """Quasi-random normal draws (scrambled Sobol) with mean exactly 0 and covariance exactly I; needs n > dim."""
-    sobol = qmc.Sobol(dim, seed=np.random.default_rng(seed)) if dim <= qmc.Sobol.MAXDIM else None
+    sobol = qmc.Sobol(dim, rng=np.random.default_rng(seed)) if dim <= qmc.Sobol.MAXDIM else None
     if sobol is None:
         eps = np.random.default_rng(seed).standard_normal((n, dim))
     else:
@@ -134,5 +138,6 @@ def safe_cholesky(covariance: Float[np.ndarray, "D D"]) -> Float[np.ndarray, "D 
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh((unit + unit.T) / 2)
         values = np.maximum(values, 1e-12 * values.max())
-        lower = np.linalg.qr((vectors * np.sqrt(values)).T, mode="r").T
+        upper: Any = np.linalg.qr((vectors * np.sqrt(values)).T, mode="r")
+        lower = upper.T
         return scale[:, None] * lower * np.where(np.diagonal(lower) < 0, -1.0, 1.0)

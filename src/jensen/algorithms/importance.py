@@ -26,7 +26,8 @@ def n_proposals(dim: int) -> int:
 class Weighted:
     """Draws of a proposal with their smoothed, normalised log-weights.
 
-    ess: share of the draws.   evidence: log of the mean weight, with its standard error.
+    ess: share of the draws, of smoothed or raw weights, whichever is less.
+    evidence: log of the mean weight, with its standard error.
     """
 
     u: Float[np.ndarray, "n D"]
@@ -91,7 +92,8 @@ def weighted(u: np.ndarray, log_p: np.ndarray, log_q: np.ndarray, undefined: flo
         return Weighted(u, log_p, log_q, smoothed.log_weights, math.inf, 0.0, (-math.inf, math.inf), undefined)
     ratio = np.exp(log_w - top)
     evidence = float(top + math.log(ratio.mean())), float(ratio.std() / ratio.mean() / math.sqrt(len(u)))
-    ess = importance_ess(smoothed.log_weights) / len(u)
+    # a few draws in a mode that q misses are smoothed away as a tail: the raw weights see them
+    ess = min(importance_ess(smoothed.log_weights), float(ratio.sum() ** 2 / (ratio**2).sum())) / len(u)
     return Weighted(u, log_p, log_q, smoothed.log_weights, float(smoothed.khat), ess, evidence, undefined)
 
 

@@ -1,6 +1,7 @@
 """Laplace: a damped Newton search for modes from several starts, and the best local Gaussian on the way."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -84,9 +85,9 @@ def hessians(target: Target, u: np.ndarray, step: np.ndarray) -> Float[np.ndarra
 def search(target: Target, paths: list[Path], seed: int, max_iterations: int) -> list[Path]:
     """Runs the paths side by side until each has settled."""
     eps = standardised_draws(max(BLOCK, 2 * target.dim), target.dim, seed)
-    for _ in range(max_iterations):
+    for i in range(max_iterations):
         live = [p for p in paths if not p.done]
-        if not live or target.budget.spent:
+        if not live or (target.budget.spent and i > 0):  # a first look is always taken: there must be a q to judge
             break
         h = hessians(target, np.stack([p.u for p in live]), STEP * np.stack([p.scale for p in live]))
         steps = [_newton(p, hess) for p, hess in zip(live, h, strict=True)]
@@ -94,8 +95,9 @@ def search(target: Target, paths: list[Path], seed: int, max_iterations: int) ->
         trial = np.concatenate([p.u + s[0] for p, s in zip(live, steps, strict=True)])
         value, gradient = target(trial)
         n = len(DAMPINGS)
-        for i, path in enumerate(live):
-            _advance(path, trial[i * n : (i + 1) * n], value[i * n : (i + 1) * n], gradient[i * n : (i + 1) * n], h[i])
+        for j, path in enumerate(live):
+            part = slice(j * n, (j + 1) * n)
+            _advance(path, trial[part], value[part], gradient[part])
         _merge(live)
     return [p for p in paths if p.best is not None]
 
@@ -124,7 +126,7 @@ def _keep_best(target: Target, live: list[Path], locals_: list[Gaussian], eps: n
             path.worse += 1
 
 
-def _advance(path: Path, trial, value, gradient, h) -> None:
+def _advance(path: Path, trial: np.ndarray, value: np.ndarray, gradient: np.ndarray) -> None:
     i = int(np.argmax(value))
     gain = value[i] - path.value
     if not gain > 0:
@@ -147,12 +149,13 @@ def distinct(paths: list[Path], n: int) -> list[Path]:
     kept: list[Path] = []
     best = max((p.elbo for p in paths), default=-np.inf)
     for path in sorted(paths, key=lambda p: -p.elbo):
-        q = path.best
+        q: Any = path.best
         if kept and not np.isfinite(path.elbo) and np.isfinite(best):
             break
-        far = lambda k: min(
-            np.linalg.norm(k.best.whiten(q.mean[None])), np.linalg.norm(q.whiten(k.best.mean[None]))
-        ) > DISTINCT * np.sqrt(q.dim)
+        far = lambda k: (
+            min(np.linalg.norm(k.best.whiten(q.mean[None])), np.linalg.norm(q.whiten(k.best.mean[None])))
+            > DISTINCT * np.sqrt(q.dim)
+        )
         if all(far(k) for k in kept):
             kept.append(path)
     return kept[:n]

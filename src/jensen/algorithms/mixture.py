@@ -1,6 +1,7 @@
 """A mixture of Gaussians: one for each distinct mode that was found."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class ModeMixture(AbstractSolver):
         if start.q is None:
             return start
         ng = NaturalGradient()
-        starts = [p.best for p in start.findings.get("components", [])] or [start.q]
+        starts: list[Any] = [p.best for p in start.findings.get("components", [])] or [start.q]
         fitted: list[tuple[float, Gaussian]] = []
         best, ending = -np.inf, start.why
         for q in starts:
@@ -37,8 +38,9 @@ class ModeMixture(AbstractSolver):
                 best, ending = history[-1], why
             if _sane(new, history[-1]) and all(_apart(new, other) for _, other in fitted):
                 fitted.append((history[-1], new))
+        own: Any = start.q
         if not fitted:  # at least something with a density, for the verdict to look at
-            q = start.q if _sane(start.q, 0.0) else Gaussian(np.zeros(start.q.dim), np.eye(start.q.dim))
+            q = own if _sane(own, 0.0) else Gaussian(np.zeros(own.dim), np.eye(own.dim))
             return dataclasses.replace(start, q=q, why="diverged")
         return self.assemble(start, fitted, ending)
 

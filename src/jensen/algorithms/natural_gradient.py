@@ -1,5 +1,7 @@
 """Natural-gradient variational inference for a full Gaussian, on fixed draws."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 
@@ -35,7 +37,7 @@ class NaturalGradient(AbstractSolver):
         q, history, why = self.fit(target, start.q, seed)
         return Solution(q, why, history=history, findings=dict(start.findings))
 
-    def fit(self, target: Target, q: Gaussian, seed: int) -> tuple[Gaussian, list[float], str]:
+    def fit(self, target: Target, q: Any, seed: int) -> tuple[Gaussian, list[float], str]:
         """`climb`, first on half the draws where there are many of them."""
         n = self.n_draws or max(BLOCK, 4 * target.dim)
         if n > COARSE:
@@ -86,7 +88,7 @@ def _moments(target: Target, q: Gaussian, eps: np.ndarray):
     return float(value.mean() + q.entropy()), pulled.mean(0), (curvature + curvature.T) / 2
 
 
-def _step(q: Gaussian, mean_step: np.ndarray, curvature: np.ndarray, size: float) -> Gaussian:
+def _step(q: Gaussian, mean_step: Any, curvature: Any, size: float) -> Gaussian:
     if mean_step is None:  # undefined at too many draws: narrower
         return Gaussian(q.mean, q.root * 0.5)
     values, vectors = np.linalg.eigh((1 - size) * np.eye(q.dim) + size * curvature)
@@ -96,7 +98,8 @@ def _step(q: Gaussian, mean_step: np.ndarray, curvature: np.ndarray, size: float
     move *= min(1.0, REACH / max(length, 1e-300))
     root = (vectors / np.sqrt(values)) @ vectors.T  # symmetric root of the inverse
     full = q.root @ root if not q.diagonal else q.root[:, None] * root
-    lower = np.linalg.qr(full.T, mode="r").T
+    upper: Any = np.linalg.qr(full.T, mode="r")
+    lower = upper.T
     lower = lower * np.where(np.diagonal(lower) < 0, -1.0, 1.0)
     return Gaussian(q.mean + (q.root @ move if not q.diagonal else q.root * move), lower)
 

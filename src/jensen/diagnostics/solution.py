@@ -120,9 +120,9 @@ def difference(q: Any, w: Weighted, names: list[str]) -> tuple[float, float, str
 def moments(q: Any) -> tuple[np.ndarray, np.ndarray]:
     """Mean and sd of each coordinate of a Gaussian, of a mixture of them, or (by draws) of anything else."""
     if hasattr(q, "components") and all(hasattr(c, "sd") for c in q.components):
-        mean = sum(w * c.mean for w, c in zip(q.weights, q.components, strict=True))
-        square = sum(w * (c.sd**2 + (c.mean - mean) ** 2) for w, c in zip(q.weights, q.components, strict=True))
-        return mean, np.sqrt(square)
+        pairs = list(zip(q.weights, q.components, strict=True))
+        mean = np.sum([w * c.mean for w, c in pairs], 0)
+        return mean, np.sqrt(np.sum([w * (c.sd**2 + (c.mean - mean) ** 2) for w, c in pairs], 0))
     if hasattr(q, "sd"):
         return q.mean, q.sd
     u = q.sample(np.random.default_rng(0), 4096)
@@ -136,7 +136,7 @@ def _importance(judge: Judgement, case: Case, details: dict) -> None:
         return
     mean, sd = (np.asarray(e) for e in w.errors())
     # of the resampled draws too
-    n = len(case.solution.draws)
+    n = len(np.asarray(case.solution.draws))
     mean, sd = np.hypot(mean, n**-0.5), np.hypot(sd, (2 * n) ** -0.5)
     _error(judge, "a mean, in sd,", float(mean.max()), case.names[int(np.argmax(mean))], MEAN_ERROR)
     _error(judge, "an sd, relative,", float(sd.max()), case.names[int(np.argmax(sd))], SD_ERROR)
@@ -164,8 +164,9 @@ def _chains(judge: Judgement, case: Case, details: dict) -> None:
              "Reparameterize." if level else "."))  # fmt: skip
     share = c["stuck"] / max(c["iterations"], 1)
     level = 1 if (share > STUCK and c["stuck"] > 30) or c["diverged"] > DIVERGED else 0
-    judge(level, f"A chain rested for at most {c['stuck']} iterations, and {c['diverged']:.1%} of the proposals diverged"
-          + (": the posterior has places narrower than the chains' steps (a funnel). Reparameterize." if level else "."))  # fmt: skip
+    remedy = ": the posterior has places narrower than the chains' steps (a funnel). Reparameterize." if level else "."
+    judge(level, f"A chain rested for at most {c['stuck']} iterations, and {c['diverged']:.1%} of the proposals "
+          f"diverged{remedy}")  # fmt: skip
 
 
 def _witness(judge: Judgement, case: Case, details: dict) -> None:

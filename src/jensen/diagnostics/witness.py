@@ -20,16 +20,25 @@ class Testimony:
     """Where the particles ended, the ones q does not account for first.
 
     surprise: largest excess, in nats, of log p - log q over what importance sampling saw.   n: particles that surprise.
+    leads: those that exceed what all but a few of its draws saw: starts for another search.
     """
 
     u: Float[np.ndarray, "n D"]
     surprise: float
     n: int
     excess: Float[np.ndarray, " n"]
+    leads: Float[np.ndarray, "m D"]
 
 
-def testify(
-    target: Target, q: Any, proposal: Any, largest_weight: float, floor: float, seed: int, n_blocks: int = 1
+def call_witness(
+    target: Target,
+    q: Any,
+    proposal: Any,
+    largest_weight: float,
+    floor: float,
+    seed: int,
+    n_blocks: int = 1,
+    usual_weight: float | None = None,
 ) -> Testimony:
     """Runs the particles and compares log p - log q where they end with the largest log-weight seen.
 
@@ -57,7 +66,9 @@ def testify(
     if (excess > SURPRISE).mean() < MANY:
         excess = np.where(value < floor, -np.inf, excess)
     order = np.argsort(-excess)
-    return Testimony(u[order], float(excess.max()), int((excess > SURPRISE).sum()), excess[order])
+    usual = largest_weight if usual_weight is None else min(usual_weight, largest_weight)
+    leads = u[order][excess[order] > SURPRISE - (largest_weight - usual)]
+    return Testimony(u[order], float(excess.max()), int((excess > SURPRISE).sum()), excess[order], leads)
 
 
 def _excess(u: np.ndarray, value: np.ndarray, proposal: Any, largest: float) -> np.ndarray:

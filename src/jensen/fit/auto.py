@@ -56,7 +56,14 @@ def refuse_method(method: str, why: str) -> IncompatibleComposition:
 
 
 def solve(
-    model: AbstractModel, precise: AbstractModel, rows: Any, method: str, seed: int, budget: Budget, n_draws: int, progress
+    model: AbstractModel,
+    precise: AbstractModel,
+    rows: Any,
+    method: str,
+    seed: int,
+    budget: Budget,
+    n_draws: int,
+    progress,
 ) -> Fit:
     """Runs the ladder, or one solver, and packs what came out. `precise`: the model with its data in float64."""
     began = time.perf_counter()
@@ -122,7 +129,7 @@ def _packed(model, rows, target: Target, ladder: Ladder, step: Step, seed, n_dra
         log_p, log_q = target.value(u), s.q.log_prob(u)
     else:
         keep = np.linspace(0, len(s.draws) - 1, min(n_draws, len(s.draws))).astype(int)
-        u, log_p = s.draws[keep], s.log_p[keep]
+        u, log_p = s.draws[keep], np.asarray(s.log_p)[keep]
         log_q = proposal_of(s.q).log_prob(u) if s.log_q is None else s.log_q[keep]
     if s.corrected == "chains":
         _bridge(step, log_p, log_q)
@@ -158,7 +165,7 @@ def _family(s: Any, layout: Layout, u: np.ndarray) -> Any:
     """q itself where it is the answer, else the draws."""
     shape = layout.shape_tree()
     if s.corrected != "none" or not isinstance(s.q, Gaussian):
-        return Draws(shape, u)
+        return Draws(shape, jnp.asarray(u))
     if s.q.diagonal:
         family = MeanField(shape)
         return eqx.tree_at(lambda f: (f.loc, f.log_scale), family, (jnp.asarray(s.q.mean), jnp.log(s.q.root)))
@@ -171,7 +178,7 @@ def _family(s: Any, layout: Layout, u: np.ndarray) -> Any:
 def _options(model, family, step: Step, target: Target, method: str, seed: int) -> dict[str, Any]:
     return {
         "model": type(model).__name__, "family": type(family).__name__, "method": step.name, "asked": method,
-        "evaluations": target.evaluations, "budget": str(target.budget), "seed": seed, "precision": "float64",
+        "evaluations": target.budget.used, "budget": str(target.budget), "seed": seed, "precision": "float64",
     }  # fmt: skip
 
 
@@ -181,4 +188,3 @@ def _attempt(step: Step) -> Attempt:
         step.name, str(d.verdict), d.khat, d.elbo, step.seconds, step.solution.why,
         log_evidence=d.log_evidence, evaluations=step.evaluations, climbed=step.climbed,
     )  # fmt: skip
-

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any, cast
 
 import jax
 
@@ -28,8 +29,8 @@ def switch_on() -> None:
     if _looked:
         return
     _looked = True
-    where = folder()
-    if where is None or jax.config.jax_compilation_cache_dir is not None:
+    where, config = folder(), cast(Any, jax.config)
+    if where is None or config.jax_compilation_cache_dir is not None:
         return
     try:
         where.mkdir(parents=True, exist_ok=True)

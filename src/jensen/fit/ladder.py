@@ -18,12 +18,13 @@ from ..algorithms.target import Target
 from ..diagnostics.solution import Case, difference, judge_solution
 from ..diagnostics.tails import improper_direction
 from ..diagnostics.verdict import Diagnosis, Verdict
-from ..diagnostics.witness import testify
+from ..diagnostics.witness import Testimony, call_witness
 from ..samplers.chains import Chains, gaussian_of
 from ..samplers.conditional import ConditionalGaussian
 from .view import View
 
-WITNESS_COST, PATIENCE = 12_000, 0.5  # evaluations; seconds a witness may take where the weights have failed anyway
+FEW = 30  # dimensions
+USUAL = 0.99  # share of q's draws below whose log-weights a particle is no lead
 PLAIN = 0.02  # by which weights may move a Gaussian that is kept as it is
 RANK = {Verdict.RELIABLE: 2, Verdict.DOUBTFUL: 1, Verdict.UNRELIABLE: 0}
 
@@ -73,6 +74,7 @@ class Ladder:
             return None
         views = [(own, base)]
         if self._more():
+            self._climbs()
             other = self.other()
             found = None if other is None else self._gaussians(other)
             if other is not None and found is not None:
@@ -121,20 +123,22 @@ class Ladder:
         mixture = ModeMixture().solve(view.target, modes, self.seed)
         step, testimony = self._weighed_step(view, mixture, began, used)
         for _ in range(2):
-            if testimony is None or testimony.n == 0 or self.target.budget.spent:
+            leads = _leads(testimony, step.weighed)
+            if not len(leads) or self.improper is not None or self.target.budget.spent:
                 break
             began, used = self._now()
-            more = self._from(view, testimony.u[: min(testimony.n, 4)], mixture)
+            more = self._from(view, leads, mixture)
             if more is None or _same(more, mixture):
                 break
-            step.climbed, mixture = "annealed particles found mass elsewhere", more
+            step.climbed, mixture = "Mass was found that these Gaussians miss.", more
             step, testimony = self._weighed_step(view, mixture, began, used)
         return step
 
     def _weighed_step(self, view: View, solution: Solution, began: float, used: int):
         weighed = self._weigh(view, solution)
         self.improper = self._improper(view, solution)
-        heard = self.improper is None and (weighed.ess > HOPELESS or self._seconds(view, WITNESS_COST) < PATIENCE)
+        # where the weights have failed anyway a witness only helps to find modes, and costs most in many dimensions
+        heard = self.improper is None and (weighed.ess > HOPELESS or view.target.dim <= FEW)
         testimony = self._witness(view, solution, weighed) if heard else None
         shift, change, _ = difference(solution.q, weighed, view.target.names)
         several = solution.findings.get("n_components", 1) > 1
@@ -162,7 +166,9 @@ class Ladder:
     def _conditional(self, view: View, base: Step) -> Step | None:
         if view.target.dim > DENSE:
             return None
-        return self._run(view, "conditional-gaussian", ConditionalGaussian(), base) if base.name.endswith("hmc") else None
+        return (
+            self._run(view, "conditional-gaussian", ConditionalGaussian(), base) if base.name.endswith("hmc") else None
+        )
 
     def _conditional_chains(self, view: View, base: Step) -> Step | None:
         if not base.name.endswith("conditional-gaussian") or base.weighed.khat > 1.0:  # a map that does not fit
@@ -176,9 +182,13 @@ class Ladder:
             base = min(chains, key=lambda s: s.diagnosis.details["faults"])
             self._run(base.view, "long hmc", Chains.careful(), base)
 
+    def _climbs(self) -> None:
+        """Notes why the last rung was not the last."""
+        self.steps[-1].climbed = self.steps[-1].climbed or self.steps[-1].diagnosis.reasons[0]
+
     # ---- one rung ------------------------------------------------------------------------------------------------
     def _run(self, view: View, name: str, solver: AbstractSolver, base: Step) -> Step | None:
-        self.steps[-1].climbed = self.steps[-1].diagnosis.reasons[0]
+        self._climbs()
         began, used = self._now()
         start = base.own
         try:
@@ -191,10 +201,6 @@ class Ladder:
         weighed = weighed or self._weigh(view, solution)
         testimony = self._witness(view, solution, weighed)
         return self._add(view, view.label + name, solution, weighed, began, used, testimony)
-
-    def _seconds(self, view: View, evaluations: int) -> float:
-        """What so many evaluations take."""
-        return evaluations * view.target.seconds / max(view.target.evaluations, 1)
 
     def _now(self) -> tuple[float, int]:
         return time.perf_counter(), self.target.budget.used
@@ -212,10 +218,12 @@ class Ladder:
         largest = np.max(weighed.log_p - weighed.log_q, initial=-np.inf)
         if solution.corrected == "chains" and solution.draws is not None:
             some = slice(None, None, max(1, len(solution.draws) // min(4096, n_proposals(view.target.dim))))
-            largest = max(largest, np.max(solution.log_p[some] - proposal.log_prob(solution.draws[some])))
+            largest = max(largest, np.max(np.asarray(solution.log_p)[some] - proposal.log_prob(solution.draws[some])))
         blocks = 4 if solution.findings.get("n_components", 1) > 1 else 1
         scale = gaussian_of(solution.q) if solution.draws is None else _gaussian_like(solution)
-        return testify(view.target, scale, proposal, float(largest), _floor(solution, weighed), self.seed, blocks)
+        usual = float(np.quantile(weighed.log_p - weighed.log_q, USUAL)) if np.isfinite(largest) else None
+        floor = _floor(solution, weighed)
+        return call_witness(view.target, scale, proposal, float(largest), floor, self.seed, blocks, usual)
 
     def _add(self, view: View, name, solution, weighed, began, used, testimony) -> Step:
         at_home, home_weighed = view.home(self.target, solution, weighed)
@@ -230,6 +238,13 @@ class Ladder:
         if self.on_step is not None:
             self.on_step(step)
         return step
+
+
+def _leads(testimony: Testimony | None, weighed: Weighted) -> np.ndarray:
+    """Points from which to look for further modes: the witness's, and draws that carry the weights of many."""
+    log_w = weighed.log_p - weighed.log_q
+    heavy = weighed.u[np.argsort(-log_w)[:3]] if weighed.ess < 0.5 and np.isfinite(log_w).any() else weighed.u[:0]
+    return heavy if testimony is None else np.concatenate([testimony.leads[:4], heavy])
 
 
 def _same(a: Solution, b: Solution) -> bool:

@@ -32,6 +32,7 @@ from .structure import Reader, encode, foreign, leaves_by_path
 
 FORMAT, ARRAYS = "jensen-fit-1", "jensen-fit-arrays-1"
 META_FILE, ARRAYS_FILE = "fit.json", "arrays.jensen"
+PROPOSALS = ("proposals_log_p", "proposals_log_q")
 NUMBERS = ("history", "log_p", "log_q")
 SCALARS = ("why", "seconds", "step_size", "seed", "n_skipped")
 
@@ -64,6 +65,8 @@ def save(fit: Fit, folder: str | Path) -> Path:
         "index_rows": _index_rows(fit.rows),
     }
     arrays |= {name: np.asarray(getattr(fit, name)) for name in NUMBERS}
+    if fit.proposals is not None:
+        arrays |= dict(zip(PROPOSALS, map(np.asarray, fit.proposals), strict=True))
     packed = pack(arrays, {"format": ARRAYS})
     meta["arrays"] = json.loads(packed.partition(b"\n")[0])["sha256"]
     meta["digest"] = _digest(meta)
@@ -111,6 +114,7 @@ def _read(folder: Path, meta: dict[str, Any], model: Any, family: Any, data: Any
         options=_real(meta["options"]),
         trail=[Attempt(**_real(a)) for a in meta["trail"]],
         corrected=meta.get("corrected", "none"),
+        proposals=(read("p").get(PROPOSALS[0]), read("q").get(PROPOSALS[1])) if PROPOSALS[0] in arrays else None,
         double=double,
         **numbers,
     )

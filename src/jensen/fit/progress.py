@@ -77,6 +77,8 @@ def steps_shown(wanted: bool | None) -> Iterator[Callable[[Any], None] | None]:
 
     def show(step: Any) -> None:
         d = step.diagnosis
-        console.print(f"{step.name}: {d.verdict}, k-hat {d.khat:.2f}, {step.evaluations:,} evaluations, {step.seconds:.1f} s")
+        console.print(
+            f"{step.name}: {d.verdict}, k-hat {d.khat:.2f}, {step.evaluations:,} evaluations, {step.seconds:.1f} s"
+        )
 
     yield show

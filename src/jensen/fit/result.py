@@ -305,8 +305,8 @@ class Fit:
     # ---- pictures and files -----------------------------------------------------------------------------------
     @_own_precision
     def plot(self, kind: str = "overview"):
-        """A Matplotlib figure: "overview", "trace", "weights", "marginals", "pairs" or "predictive"; with a latent for
-        each row also "samples", "latent" or "usage"."""
+        """A Matplotlib figure: "overview", "ladder" (of gradients: "trace"), "weights", "marginals", "pairs" or
+        "predictive"; with a latent for each row also "samples", "latent" or "usage"."""
         from ..report.plots import plot
 
         return plot(self, kind)

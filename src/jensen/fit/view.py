@@ -43,8 +43,10 @@ class View:
         there = self.back(u)  # type: ignore[misc]
         value = target.value(there)
         with np.errstate(invalid="ignore"):
-            return there, np.where(np.isfinite(log_p), value, -np.inf), log_q + np.where(
-                np.isfinite(value) & np.isfinite(log_p), value - log_p, 0.0
+            return (
+                there,
+                np.where(np.isfinite(log_p), value, -np.inf),
+                log_q + np.where(np.isfinite(value) & np.isfinite(log_p), value - log_p, 0.0),
             )
 
 

@@ -174,7 +174,8 @@ class Chains(AbstractSolver):
         log_p = np.concatenate([s.log_p for s in state.kept]).reshape(-1)
         checks = checks | stein_scores(target, x)
         u = x.reshape(-1, target.dim)
-        return Solution(start.q, why, u, log_p, corrected="chains", evidence=start.evidence, findings={**start.findings, "chains": checks, "shape": x.shape[:2]})
+        findings = {**start.findings, "chains": checks, "shape": x.shape[:2]}
+        return Solution(start.q, why, u, log_p, corrected="chains", evidence=start.evidence, findings=findings)
 
 
 def _transport(base: Any) -> Any:
@@ -194,12 +195,12 @@ def gaussian_of(q: Gaussian | Mixture) -> Gaussian:
     """One Gaussian with the moments of a mixture of Gaussians."""
     if isinstance(q, Gaussian):
         return q
-    mean = sum(w * c.mean for w, c in zip(q.weights, q.components, strict=True))
-    second = sum(
-        w * (c.root @ c.root.T + np.outer(c.mean - mean, c.mean - mean))
-        for w, c in zip(q.weights, q.components, strict=True)
-    )
-    return Gaussian(mean, safe_cholesky(second))
+    pairs = list(zip(q.weights, q.components, strict=True))
+    mean = np.sum([w * c.mean for w, c in pairs], 0)
+    if any(c.diagonal for _, c in pairs):
+        return Gaussian(mean, np.sqrt(np.sum([w * (c.sd**2 + (c.mean - mean) ** 2) for w, c in pairs], 0)))
+    second = [w * (c.root @ c.root.T + np.outer(c.mean - mean, c.mean - mean)) for w, c in pairs]
+    return Gaussian(mean, safe_cholesky(np.sum(second, 0)))
 
 
 def pooled_gaussian(u: Float[np.ndarray, "n D"], old: Gaussian) -> Gaussian:

@@ -92,7 +92,9 @@ class Sampler:
         self.target, self.kind = target, kind
         self._static: tuple[Any, Any] | None = None
 
-    def run(self, transport: PyTree, z: np.ndarray, key: Array, step_size, n_leapfrog, tempering: float = 1.0) -> Segment:
+    def run(
+        self, transport: PyTree, z: np.ndarray, key: Array, step_size, n_leapfrog, tempering: float = 1.0
+    ) -> Segment:
         """One segment from z (C, D). `step_size` (C,); `n_leapfrog` (T,), shared by the chains of an iteration."""
         t = self.target
         tree = (t.model, transport, t.batch)

@@ -46,23 +46,24 @@ class Warp(eqx.Module):
     """u_A = m_A + R_A z_A; u_B = mu(u_A) + exp(s(u_A)) R_B z_B: the scale and mean of B follow its parents in A.
 
     Definition: mu_i = W_i x_A + c_i . f(parents of i), s_i = d_i . h(parents of i), x_A standardised u_A; f, h soft hinges.
-    The inverse is as cheap as the map, so the pushed-forward normal has a density.
+    Arrays of JAX inside compiled programs, of NumPy on the host. The inverse is as cheap as the map, so the
+    pushed-forward normal has a density.
     """
 
-    a: Array
-    b: Array
-    bends: Array
-    mean: Float[Array, " A"]
-    root_a: Float[Array, "A A"]
-    root_b: Float[Array, "B B"]
-    centre: Float[Array, " A"]
-    spread: Float[Array, " A"]
-    parents: Array  # (B, K) positions in A
-    linear: Float[Array, "B A"]
-    mean_weights: Float[Array, "B F"]
-    mean_offset: Float[Array, " B"]
-    scale_weights: Float[Array, "B G"]
-    scale_offset: Float[Array, " B"]
+    a: Any
+    b: Any
+    bends: Any
+    mean: Any
+    root_a: Any
+    root_b: Any
+    centre: Any
+    spread: Any
+    parents: Any  # (B, K) positions in A
+    linear: Any
+    mean_weights: Any
+    mean_offset: Any
+    scale_weights: Any
+    scale_offset: Any
 
     def conditional(self, u_a: Any, xp: Any) -> tuple[Any, Any]:
         """(mu, s) of B, for (..., A)."""
@@ -211,7 +212,7 @@ def split(u: Float[np.ndarray, "n D"]) -> Structure | None:
             break
         index = np.array(sorted(b))
         own = _follow(x[:, index], x[:, a])
-        hubs = index[(own < 0.5 * r[np.ix_(index, a)].max(1)) & (own < 1.5 * RELATED)]
+        hubs = index[(own < 0.5 * r[index][:, a].max(1)) & (own < 1.5 * RELATED)]
         if not len(hubs) or len(hubs) == len(b):
             break
         a, b = [*a, *hubs.tolist()], b - set(hubs.tolist())

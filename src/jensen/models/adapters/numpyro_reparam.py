@@ -27,7 +27,7 @@ class Noncentred:
     sites: tuple[tuple[str, tuple[str, ...]], ...]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        config = {name: LocScaleReparam(0.0, shape_params=shape) for name, shape in self.sites}
+        config: Any = {name: LocScaleReparam(0.0, shape_params=shape) for name, shape in self.sites}
         return handlers.reparam(self.fn, config=config)(*args, **kwargs)
 
 
@@ -35,13 +35,13 @@ def scaled_sites(model: NumPyroModel) -> tuple[tuple[str, tuple[str, ...]], ...]
     """Latent location-scale sites whose scale follows other latents, with the names of their shape parameters."""
     names = {s.name for s in model.sites if s.kind == "real"}
 
-    def scales(key: jax.Array) -> dict[str, np.ndarray]:
+    def scales(key: jax.Array) -> dict[str, tuple]:
         z = jax.tree.map(lambda s: 0.3 * jax.random.normal(jax.random.fold_in(key, s.size), s.shape), model.latents)
         values = model._values(z, model.sites)
         sites = model._run(model.fn, values, key, model.args.value, model.kwargs.value)
         usable = {n: s for n, s in sites.items() if n in names and s["type"] == "sample" and not in_scan(s)}
-        return {n: (type(bare(s["fn"])), np.asarray(bare(s["fn"]).scale)) for n, s in usable.items()
-                if type(bare(s["fn"])) in SHAPES}  # fmt: skip
+        laws: dict[str, Any] = {n: bare(s["fn"]) for n, s in usable.items()}
+        return {n: (type(law), np.asarray(law.scale)) for n, law in laws.items() if type(law) in SHAPES}
 
     one, two = scales(jax.random.key(0)), scales(jax.random.key(1))
     return tuple((n, SHAPES[one[n][0]]) for n in one if not np.array_equal(one[n][1], two[n][1]))
