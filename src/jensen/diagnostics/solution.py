@@ -14,12 +14,12 @@ from .witness import Testimony
 MEAN_ERROR = 0.035, 0.15  # standard error of a mean, in sd: good, usable
 SD_ERROR = 0.035, 0.15  # of an sd, relative
 SHIFT = 0.05, 0.3  # by which reweighting may move an uncorrected q
-CORRECTION = 0.35, 1.0  # by which importance weights may move q if the result is to be trusted
+CORRECTION = 0.2, 1.0  # by which importance weights may move q if the result is to be trusted
 RHAT = 1.02, 1.1
 STEIN = 5.5, 12.0
 DIVERGED, STUCK = 0.005, 0.25  # shares: of proposals; of the iterations one chain may rest in one place
 UNDEFINED = 0.001, 0.2
-WEIGHED_ESS = 0.3
+WEIGHED_ESS = 0.5
 
 
 @dataclasses.dataclass

@@ -151,6 +151,8 @@ class Fit:
     def sample(self, n: int = 1000, seed: int = 0, *, data: Any = None) -> PyTree:
         """Posterior draws in the model's own (constrained) coordinates, numpy, leading axis n.
 
+        Of a corrected fit: its draws in random order (`fit.draws` holds some 4,000; more than that repeat).
+
         With a latent for each row: of the rows in `data` (default: the fitted ones), shape (n, rows, ...).
         """
         rows, plated = self._q(data)
@@ -158,9 +160,17 @@ class Fit:
             raise ModelError(
                 explain(f"sample(n={n!r})", "n is not a positive whole number", "it counts draws", "sample(1000)")
             )
+        if self.corrected != "none":
+            return jax.device_get(jax.vmap(self._constrainer().constrain)(self._pick(int(n), seed)))
         arrays, static = eqx.partition((self.family, self._constrainer()), eqx.is_array)
         key = jr.key_data(key_for(seed, "sample"))
         return jax.device_get(_draw(Static(static), arrays, key, int(n), rows, plated))
+
+    def _pick(self, n: int, seed: int) -> PyTree:
+        """n of the corrected draws in random order, none twice before all were taken."""
+        rng, total = np.random.default_rng([seed, 17]), len(self.log_p)
+        index = np.concatenate([rng.permutation(total) for _ in range(-(-n // total))])[:n]
+        return jax.tree.map(lambda a: np.asarray(a)[index], self.draws)
 
     def _constrainer(self) -> Any:
         return self.model if self.model is not None else self.coordinates
@@ -214,6 +224,8 @@ class Fit:
     def unconstrained(self, n: int = 1000, seed: int = 0, *, data: Any = None) -> PyTree:
         """Draws in the coordinates q lives in."""
         rows, plated = self._q(data)
+        if self.corrected != "none":
+            return self._pick(int(n), seed)
         arrays, static = eqx.partition((self.family, None), eqx.is_array)
         key = jr.key_data(key_for(seed, "sample"))
         return jax.device_get(_draw(Static(static), arrays, key, int(n), rows, plated))
