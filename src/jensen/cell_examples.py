@@ -76,7 +76,7 @@ def family_examples() -> dict[str, list[Example]]:
     table = Example("GlobalLocal(MeanField, Table)", GlobalLocal(normal(), Table(normal())), "rows", ("real",))
     amortised = lambda q, n: Amortised(q, Reader(0.25 * jnp.sin(1.0 + jnp.arange(2.0 * n)).reshape(2, n)))
     mixed = lambda: Product({"w": normal(), "b": Bernoulli()})
-    flow = lambda cls, **options: Example(cls.__name__, cls(n_layers=2, width=2, scale=1.0, **options), "real")
+    flow = lambda cls, n=2, **options: Example(cls.__name__, cls(n_layers=n, width=2, scale=1.0, **options), "real")
     return {
         "MeanField": [Example("MeanField", normal(), "real", ("rows",))],
         "FullRank": [Example("FullRank", FullRank(scale=1.0), "real")],
@@ -88,7 +88,7 @@ def family_examples() -> dict[str, list[Example]]:
             Example("Mixture(Bernoulli)", Mixture(n=2, component=Bernoulli()), "binary"),
         ],
         "RealNVP": [flow(RealNVP)],
-        "Spline": [flow(Spline, knots=2)],
+        "Spline": [flow(Spline, 1, knots=2)],
         "InverseAutoregressive": [flow(InverseAutoregressive)],
         "MaskedAutoregressive": [flow(MaskedAutoregressive)],
         "Product": [Example("Product(MeanField, Bernoulli)", mixed(), "mixed")],

@@ -89,8 +89,9 @@ def _weights(judge: Judgement, w: Weighted, ess_good: float) -> None:
           + (f"; want at least {ess_good:.0%}." if level else "."))  # fmt: skip
 
 
-def _error(judge: Judgement, what: str, value: float, name: str, limits: tuple[float, float]) -> None:
+def _error(judge: Judgement, details: dict, what: str, value: float, name: str, limits: tuple[float, float]) -> None:
     level = graded(value, *limits)
+    details["error_faults"] = details.get("error_faults", 0) + level
     judge(level, f"The Monte Carlo error of {what} is at most {value:.3f}"
           + (f" (worst: {name}, want {limits[0]}): its tail is heavier than draws can settle." if level else "."))  # fmt: skip
 
@@ -138,8 +139,8 @@ def _importance(judge: Judgement, case: Case, details: dict) -> None:
     # of the resampled draws too
     n = len(np.asarray(case.solution.draws))
     mean, sd = np.hypot(mean, n**-0.5), np.hypot(sd, (2 * n) ** -0.5)
-    _error(judge, "a mean, in sd,", float(mean.max()), case.names[int(np.argmax(mean))], MEAN_ERROR)
-    _error(judge, "an sd, relative,", float(sd.max()), case.names[int(np.argmax(sd))], SD_ERROR)
+    _error(judge, details, "a mean, in sd,", float(mean.max()), case.names[int(np.argmax(mean))], MEAN_ERROR)
+    _error(judge, details, "an sd, relative,", float(sd.max()), case.names[int(np.argmax(sd))], SD_ERROR)
     shift, change, worst = difference(case.solution.q, case.own or w, case.names)
     details |= {"shift": shift, "sd_change": change, "worst": worst}
     level = graded(max(shift, change), *CORRECTION)
@@ -155,8 +156,8 @@ def _chains(judge: Judgement, case: Case, details: dict) -> None:
     judge(level, f"The largest R-hat of the chains is {c['rhat']:.3f}"
           + (f" ({name('rhat_worst')}): they do not agree on it. Reparameterize it (a non-centred hierarchy), or allow "
              "more time." if level else "."))  # fmt: skip
-    _error(judge, "a mean, in sd,", c["se_mean"], name("se_mean_worst"), MEAN_ERROR)
-    _error(judge, "an sd, relative,", c["se_sd"], name("se_sd_worst"), SD_ERROR)
+    _error(judge, details, "a mean, in sd,", c["se_mean"], name("se_mean_worst"), MEAN_ERROR)
+    _error(judge, details, "an sd, relative,", c["se_sd"], name("se_sd_worst"), SD_ERROR)
     judge(graded(c["halves"], 0.1, 0.3), f"First and second half of the chains differ by {c['halves']:.2f} sd.")
     level = graded(c["stein"], *STEIN)
     judge(level, f"Stein's identities hold up to {c['stein']:.1f} standard errors"

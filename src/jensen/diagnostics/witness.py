@@ -10,7 +10,7 @@ from ..algorithms.target import BLOCK, Target
 
 TEMPERATURES = np.concatenate([np.geomspace(0.02, 1.0, 16), np.ones(8)])
 LEAPFROGS = 6
-PATIENCE = 3
+PATIENCE = 6
 MANY = 0.15
 SURPRISE = 4.0  # nats by which log p - log q at a particle may exceed the largest importance log-weight
 

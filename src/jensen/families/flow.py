@@ -18,6 +18,7 @@ from .full_rank import FullRank
 from .gaussian import log_normal_from_noise, sized
 from .mean_field import MeanField
 from .noise import StandardNormal
+from .triangular import solve_lower
 
 if TYPE_CHECKING:  # not a field: a checker would want it in `__init__`
     from typing import ClassVar as AbstractVar
@@ -64,8 +65,7 @@ class AbstractFlow(AbstractPlain):
     def _noise_and_log_det(self, draw: PyTree) -> tuple[Array, Array]:
         u = (self.base.layout.ravel(draw) - self.base.loc) * jnp.exp(-self.base.log_scale)
         if isinstance(self.base, FullRank):
-            unit = jnp.eye(u.size, dtype=u.dtype) + jnp.tril(self.base.lower, -1)
-            u = jax.scipy.linalg.solve_triangular(unit, u, lower=True, unit_diagonal=True)
+            u = solve_lower(jnp.eye(u.size, dtype=u.dtype) + jnp.tril(self.base.lower, -1), u)
         return self._map().inverse_and_log_det(u.astype(default_float()))
 
     def noise_of(self, draw: PyTree) -> Float[Array, " D"]:

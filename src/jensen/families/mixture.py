@@ -19,6 +19,7 @@ from .full_rank import FullRank
 from .low_rank import LowRank
 from .mean_field import MeanField
 from .noise import Uniform
+from .triangular import solve_lower
 
 _SHARED = PLAIN | {Fact.MOMENTS, Fact.ENUMERABLE}  # what a mixture has if its components have it
 _SPREAD = 1.0  # standard deviation of the starting locations
@@ -135,7 +136,7 @@ def _conditionals(z: Array, gaussians: tuple[Array, Array, Array]) -> Array:
     to w_k prod_{i<d} N(eps_ki) / L_k,ii.
     """
     log_w, loc, chol = gaussians
-    eps = jax.vmap(lambda l, c: jax.scipy.linalg.solve_triangular(l, c, lower=True))(chol, z - loc)
+    eps = jax.vmap(solve_lower)(chol, z - loc)
     log_density = -0.5 * eps**2 - jnp.log(jnp.diagonal(chol, axis1=1, axis2=2))
     before = jnp.cumsum(log_density, 1) - log_density
     return (jax.nn.softmax(log_w[:, None] + before, 0) * jax.scipy.stats.norm.cdf(eps)).sum(0)
@@ -152,7 +153,7 @@ def _implicit_jvp(primals, tangents):
     z, gaussians = primals
     moved = jax.jvp(lambda g: _conditionals(z, g), (gaussians,), (tangents[1],))[1]
     slope = jnp.tril(jax.jacfwd(_conditionals)(z, gaussians))
-    return z, -jax.scipy.linalg.solve_triangular(slope, moved, lower=True)
+    return z, -solve_lower(slope, moved)
 
 
 # ---- starting values ------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..algorithms.dadvi import DADVI
-from ..algorithms.gaussian import Gaussian
+from ..algorithms.gaussian import Gaussian, safe_cholesky
 from ..algorithms.importance import HOPELESS, Weighted, corrected, n_proposals, proposal_of, weigh
 from ..algorithms.laplace import Laplace, Path, distinct, search
 from ..algorithms.low_rank import DENSE
@@ -106,8 +106,10 @@ class Ladder:
         return self.steps[max(ranked)[2]]
 
     def _more(self) -> bool:
-        """Is there need of another rung, and leave to try it?"""
-        good = self.steps[-1].diagnosis.verdict is Verdict.RELIABLE
+        """Is there need of another rung, and leave to try it? A tail too heavy for draws is mended by no rung."""
+        d = self.steps[-1].diagnosis
+        heavy = d.details["corrected"] == "importance" and d.details["faults"] == d.details.get("error_faults")
+        good = d.verdict is Verdict.RELIABLE or heavy
         return not (good or self.improper is not None or self.target.budget.spent)
 
     # ---- rungs ---------------------------------------------------------------------------------------------------
@@ -267,6 +269,8 @@ def _fitness(weighed: Weighted) -> float:
 
 
 def _gaussian_like(solution: Solution) -> Gaussian:
-    """A Gaussian with the scales of the solution's draws."""
+    """A Gaussian with the moments of the solution's draws."""
     u: Any = solution.draws
+    if u.shape[1] <= DENSE and len(u) > 4 * u.shape[1]:
+        return Gaussian(u.mean(0), safe_cholesky(np.atleast_2d(np.cov(u.T)) + 1e-12 * np.diag(u.var(0))))
     return Gaussian(u.mean(0), np.maximum(u.std(0), 1e-300))
