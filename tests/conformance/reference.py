@@ -78,7 +78,7 @@ def _quadrature(q: Any, nodes: dict[int, int]) -> Atoms:
     zero, unravel_noise = ravel_pytree(jax.tree.map(lambda one: jnp.zeros(one.shape), law, is_leaf=is_law))
     flat, unravel = ravel_pytree(q.transform(unravel_noise(zero)))
     d = len(flat)
-    x, w = _rule(nodes[d], kinks=getattr(getattr(q, "stack", None), "knots", 0) > 0)
+    x, w = _rule(nodes[d], kinks=_kinks(q))
     grid = np.array(list(itertools.product(x, repeat=d)))
     weights = jnp.asarray(np.array(list(itertools.product(w / w.sum(), repeat=d))).prod(1))
     if len(zero) == d:
@@ -86,6 +86,10 @@ def _quadrature(q: Any, nodes: dict[int, int]) -> Atoms:
     affine = lambda e: ravel_pytree(q.transform(unravel_noise(e)))[0]
     mean, slope = affine(zero), jax.jacfwd(affine)(zero)
     return Atoms(jax.vmap(unravel)(mean + grid @ jnp.linalg.cholesky(slope @ slope.T).T), weights)
+
+
+def _kinks(q: Any) -> bool:
+    return getattr(getattr(q, "stack", None), "knots", 0) > 0
 
 
 def _rule(n: int, kinks: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -97,10 +101,16 @@ def _rule(n: int, kinks: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _expectation(model: Any, q: Any, objective: Any, x: Any, n_samples: int, nodes: dict[int, int]) -> Any:
-    """E reduce(log-weights of K draws) + exact, for one datum (or one batch under global latents)."""
-    draws, weights = jax.tree.map(stop_gradient, atoms(q, nodes))
-    log_q = jax.vmap(q.log_prob)(draws)
-    p = weights * jnp.exp(log_q - stop_gradient(log_q))  # value: the weight; gradient: weight times score
+    """E reduce(log-weights of K draws) + exact, for one datum (or one batch under global latents).
+
+    The score of a density with kinks jumps: there the gradient is taken along the path, if there is one, and the score
+    estimators are those that share no route with it.
+    """
+    draws, p = atoms(q, nodes)
+    if not (_kinks(q) and Fact.DIFFERENTIABLE in model.facts):
+        draws, weights = jax.tree.map(stop_gradient, (draws, p))
+        log_q = jax.vmap(q.log_prob)(draws)
+        p = weights * jnp.exp(log_q - stop_gradient(log_q))  # value: the weight; gradient: weight times score
     log_w = jax.vmap(lambda d: objective.log_weight(model, q.latent(d), q.log_ratio(d), x))(draws)
     exact = objective.exact(model, q, x)
     if n_samples == 1 or Fact.LINEAR in objective.facts:
