@@ -29,7 +29,7 @@ def _of(model, family, objective):
         (("local, minibatch", "Amortised(MeanField)", "Renyi(0.5)"), 1e-3),
         (("global, all rows", "Mixture(FullRank)", "IWAE()"), 1e-3),
         (("global", "RealNVP", "IWAE()"), 1e-3),
-        (("global", "Spline", "ELBO()"), 3e-3),
+        (("global", "Spline", "ELBO()"), 1e-2),
         (("global and local, all rows", "GlobalLocal(MeanField, Table)", "IWAE()"), 6e-3),
         (("global and local, minibatch", "GlobalLocal(MeanField, Amortised)", "ELBO()"), 3e-3),
         (("decoder, minibatch", "Amortised(Product)", "IWAE()"), 1e-5),
