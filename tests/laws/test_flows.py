@@ -10,6 +10,7 @@ from jensen import ModelError, OptionError
 from jensen.cell_examples import generic
 from jensen.families import Amortised, FullRank, InverseAutoregressive, MaskedAutoregressive, RealNVP, Spline
 from jensen.families.bijections import _skeleton
+from jensen.families.triangular import solve_lower
 
 FLOWS = {c.__name__: c for c in (RealNVP, Spline, InverseAutoregressive, MaskedAutoregressive)}
 SHAPE = {"a": (2,), "b": (), "c": (1, 2)}
@@ -115,3 +116,13 @@ def test_spline_options_and_a_sized_gaussian():
     with pytest.raises(OptionError, match="knots=1"):
         Spline(knots=1)
     assert RealNVP(cholesky=jnp.eye(3)).base.layout == FullRank((3,)).layout
+
+
+def test_triangular_systems():
+    """Against LAPACK's, with derivatives in both arguments."""
+    lower = jnp.tril(jr.normal(jr.key(2), (4, 4))) + 3 * jnp.eye(4)
+    rhs = jr.normal(jr.key(3), (4,))
+    lapack = lambda a, b: jax.scipy.linalg.solve_triangular(a, b, lower=True)
+    np.testing.assert_allclose(solve_lower(lower, rhs), lapack(lower, rhs), atol=1e-12)
+    slope = lambda f: jax.jacrev(lambda a, b: f(jnp.tril(a), b), (0, 1))(lower, rhs)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), slope(solve_lower), slope(lapack))
