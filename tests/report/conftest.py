@@ -95,13 +95,19 @@ def hostile_fit():
 
 @pytest.fixture(scope="session")
 def climbed_fit():
-    """A ladder of several rungs, two of one name; the draws of the last are resampled."""
+    """A ladder of several rungs, two of one name; which of them ends it is the seed's affair."""
     return jn.fit(LogDensity(banana, (2,)), n_draws=512, progress=False)
 
 
 @pytest.fixture(scope="session")
-def importance_fit():
+def line_fit():
     return jn.fit(line, (X, Y), n_draws=512, progress=False)
+
+
+@pytest.fixture(scope="session")
+def importance_fit():
+    """Lighter tails than a Gaussian: the first rung's draws, resampled by their weights, will do."""
+    return jn.fit(LogDensity(lambda z: (-0.5 * z**2 - 0.1 * z**4).sum(), (2,)), n_draws=512, progress=False)
 
 
 @pytest.fixture(scope="session")

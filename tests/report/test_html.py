@@ -81,7 +81,7 @@ def test_the_page_is_complete_escaped_and_needs_nothing_else(name, request, tmp_
         assert "11 more rows are not shown" in page.text
 
 
-LADDERS = ["climbed_fit", "importance_fit", "chains_fit", "laplace_fit", "loaded_fit", "broken_ladder"]
+LADDERS = ["climbed_fit", "line_fit", "importance_fit", "chains_fit", "laplace_fit", "loaded_fit", "broken_ladder"]
 
 
 @pytest.mark.parametrize("name", LADDERS)
@@ -105,13 +105,13 @@ def test_the_page_of_a_ladder(name, request, tmp_path):
     assert ("the draws of q that were weighed are not at hand" in page.text) == (name == "loaded_fit")
 
 
-def test_a_ladder_says_what_its_draws_are(climbed_fit, chains_fit, laplace_fit, numpyro_fit):
+def test_a_ladder_says_what_its_draws_are(importance_fit, chains_fit, laplace_fit, numpyro_fit):
     read = lambda fit, kind: html.section(fit, kind).lead
-    assert "resampled by the weights above" in read(climbed_fit, "marginals")
+    assert "resampled by the weights above" in read(importance_fit, "marginals")
     assert "those of the chains" in read(chains_fit, "marginals")
     assert html.section(chains_fit, "weights").title == "Where did the chains start?"
     for kind in ("marginals", "pairs"):
-        assert "dashed" not in read(climbed_fit, kind) + read(chains_fit, kind)
+        assert "dashed" not in read(importance_fit, kind) + read(chains_fit, kind)
         assert "dashed" in read(laplace_fit, kind)
         assert read(laplace_fit, kind) == read(numpyro_fit, kind) == words.HOW_TO_READ[kind]
     assert "asked for by name" in read(laplace_fit, "ladder")

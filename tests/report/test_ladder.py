@@ -155,6 +155,6 @@ def test_corrected_draws_are_not_corrected_again(name, twice, request):
         assert ("corrected by weights" in legend) == twice
 
 
-def test_the_origin_of_the_draws(climbed_fit, chains_fit, laplace_fit):
-    assert [origin(f) for f in (climbed_fit, chains_fit, laplace_fit)] == ["importance", "chains", "none"]
+def test_the_origin_of_the_draws(importance_fit, chains_fit, laplace_fit):
+    assert [origin(f) for f in (importance_fit, chains_fit, laplace_fit)] == ["importance", "chains", "none"]
     assert origin(dataclasses.replace(chains_fit, options={"method": "smc"})) == "particles"
