@@ -24,6 +24,7 @@ from .families import (
     FullRank,
     GlobalLocal,
     InverseAutoregressive,
+    Layers,
     LowRank,
     MaskedAutoregressive,
     MeanField,
@@ -91,6 +92,7 @@ def family_examples() -> dict[str, list[Example]]:
         "Spline": [flow(Spline, 1, knots=2)],
         "InverseAutoregressive": [flow(InverseAutoregressive)],
         "MaskedAutoregressive": [flow(MaskedAutoregressive)],
+        "Layers": [Example("Layers", Layers(), "layers"), Example("Amortised(Layers)", amortised(Layers(), 2), "layers")],
         "Product": [Example("Product(MeanField, Bernoulli)", mixed(), "mixed")],
         "Amortised": [
             Example("Amortised(MeanField)", amortised(normal(), 4), "real", ("rows",)),
@@ -167,6 +169,7 @@ LATENTS: dict[str, Any] = {
     "binary": (2,),
     "category": (3,),
     "mixed": {"b": (2,), "w": (1,)},
+    "layers": {"h1": (2,), "h2": (2,)},
     "rows": (1,),
 }
 
@@ -269,6 +272,8 @@ class Hierarchy(AbstractModel):
 def _prior(latents: str) -> Any:
     normal, bernoulli = MeanField((2,), loc=jnp.array([0.3, -0.2]), scale=0.9), Bernoulli([0.4, -0.7])
     by_name = {"real": normal, "binary": bernoulli, "category": Categorical([0.3, -0.5, 0.1])}
+    if latents == "layers":
+        return generic(Layers({"h2": 2, "h1": 2}))
     return by_name.get(latents) or Product({"w": MeanField((1,), scale=0.9), "b": bernoulli})
 
 

@@ -11,7 +11,7 @@ from .cell_examples import missing as missing
 from .errors import ModelError
 from .facts import Fact
 from .families.base import AbstractFamily
-from .fit.defaults import bind
+from .fit.defaults import bind, bind_gradient
 from .gradients.base import AbstractEstimator
 from .gradients.plans import AbstractPlan
 from .judge import Composition, refusals
@@ -52,7 +52,8 @@ def compositions() -> Iterator[tuple[Cell, Composition | ModelError, Setting]]:
                     yield cell, sized, setting
                     continue
                 k = n_samples(o.part, g.part, p.part)
-                parts = (setting.model, sized, o.part, g.part, p.part)
+                gradient = bind_gradient(g.part, setting.model, setting.rows, 0)
+                parts = (setting.model, sized, o.part, gradient, p.part)
                 yield cell, Composition(*parts, n_samples=k, minibatched=setting.minibatched), setting
 
 

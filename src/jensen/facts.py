@@ -23,6 +23,9 @@ class Fact(enum.Enum):
     MOMENTS = "marginal means and variances have a closed form"
     MOMENT_LOG_PROB = "the mean of log q under another law is a function of that law's means and variances"
     PRODUCT = "q is a product over named sites"
+    LAYERS = "q is made of layers of discrete variables, independent of each other given the layers before"
+    BINARY = "q is made of layers of Bernoulli variables"
+    OWN_PARAMETERS = "every parameter of q(. | x) is computed from x: none is shared by all rows"
     LOCAL = "q has a part of its own for each row of data"
     TYPED_NOISE = "the noise is made of independent normals and uniforms"
     # of an objective

@@ -1,6 +1,7 @@
 """Pytrees: what is trained, what is frozen, and how a tree of latents lies in one vector."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import equinox as eqx
@@ -18,8 +19,35 @@ class Frozen(eqx.Module, Generic[T]):
     value: T
 
 
+class Shared(eqx.Module, Generic[T]):
+    """Marks weights of q(. | x) that are the same for every x: trained, but never copied along the rows."""
+
+    value: T
+
+
 def _is_frozen(node: Any) -> bool:
     return isinstance(node, Frozen)
+
+
+def _is_shared(node: Any) -> bool:
+    return isinstance(node, Shared)
+
+
+def split_shared(tree: PyTree) -> tuple[PyTree, PyTree]:
+    """(what each row has of its own, what is `Shared`); `eqx.combine` puts them together."""
+    spec = jax.tree.map(lambda a: not _is_shared(a), tree, is_leaf=_is_shared)
+    return eqx.partition(tree, spec)
+
+
+def row_axes(tree: PyTree) -> PyTree:
+    """For `vmap` over rows: 0 at every array, None at what is no array and under `Shared`."""
+    has_rows = lambda a: eqx.is_array(a) or isinstance(a, jax.ShapeDtypeStruct)
+    return jax.tree.map(lambda a: 0 if has_rows(a) else None, tree, is_leaf=_is_shared)
+
+
+def row_leaves(fn: Callable, *trees: PyTree) -> PyTree:
+    """`jax.tree.map(fn, *trees)` on what has a row axis; the rest as it is in the first tree."""
+    return jax.tree.map(lambda a, *b: fn(a, *b) if eqx.is_array(a) else a, *trees, is_leaf=_is_shared)
 
 
 def split_trainable(tree: PyTree) -> tuple[PyTree, PyTree]:
@@ -38,15 +66,10 @@ def length(tree: PyTree) -> int:
     return jax.tree.leaves(tree)[0].shape[0]
 
 
-def tile(tree: PyTree, n: int) -> PyTree:
-    """A new leading axis of size `n`, by broadcasting (costs nothing under XLA)."""
-    return jax.tree.map(lambda a: jnp.broadcast_to(a[None], (n, *a.shape)) if eqx.is_array(a) else a, tree)
-
-
 def tile_trainable(tree: T, n: int) -> T:
-    """The same module with a new leading axis of size `n` on what is trained."""
+    """The same module with a new leading axis of size `n` on what is trained and not `Shared`."""
     params, rest = split_trainable(tree)
-    return eqx.combine(tile(params, n), rest)
+    return eqx.combine(row_leaves(lambda a: jnp.broadcast_to(a[None], (n, *a.shape)), params), rest)
 
 
 def row_spec(tree: PyTree) -> PyTree:

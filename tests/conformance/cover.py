@@ -10,7 +10,7 @@ from jensen.cells import compositions, reasons
 with jax.enable_x64(True):
     CELLS = {cell: (made, setting.rows) for cell, made, setting in compositions()}
 REFUSALS = {cell: why for cell, (made, _) in CELLS.items() if (why := reasons(made))}
-VALID = [cell for cell in CELLS if cell not in REFUSALS]
+VALID = [cell for cell, (made, _) in CELLS.items() if cell not in REFUSALS and made.gradient.unbiased]
 
 
 def pairwise(cells: list) -> list:

@@ -10,6 +10,7 @@ from .flow import Spline as Spline
 from .full_rank import FullRank as FullRank
 from .global_local import GlobalLocal as GlobalLocal
 from .global_local import Table as Table
+from .layered import Layers as Layers
 from .low_rank import LowRank as LowRank
 from .mean_field import MeanField as MeanField
 from .mixture import Mixture as Mixture

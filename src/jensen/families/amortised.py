@@ -9,7 +9,7 @@ from jaxtyping import Array, PyTree
 
 from ..errors import ModelError, explain
 from ..nets import MLP
-from ..tree import Frozen, row_spec, split_trainable
+from ..tree import Frozen, row_spec, split_shared, split_trainable
 from .base import UNSIZED, AbstractDistribution, AbstractFamily
 from .mean_field import MeanField
 
@@ -23,11 +23,13 @@ class Amortised(AbstractFamily):
                 encoder: any Equinox module `x -> array of n parameters`, or `x -> tuple of arrays`, one a parameter of
                 the distribution; left out, an MLP on the flattened row.   hidden, activation: of that MLP.
     Facts:      those of the distribution.
+                What the distribution marks as `Shared` is trained for all rows at once.
     Cost:       one encoder call a datum, whatever the number of draws.
     Reference:  Kingma and Welling (2014); Rezende, Mohamed and Wierstra (2014).  [kingma2014vae]
     """
 
     distribution: Frozen[AbstractDistribution]
+    shared: PyTree  # what of the distribution is trained for all rows at once
     encoder: Callable
     hidden: tuple[int, ...] = eqx.field(static=True)
     activation: str = eqx.field(static=True)
@@ -40,7 +42,8 @@ class Amortised(AbstractFamily):
         hidden: tuple[int, ...] = (200, 200),
         activation: str = "relu",
     ):
-        self.distribution = Frozen(MeanField(scale=1.0) if distribution is None else distribution)
+        own, self.shared = split_shared(MeanField(scale=1.0) if distribution is None else distribution)
+        self.distribution = Frozen(own)
         self.encoder = UNSIZED if encoder is None else encoder
         self.hidden, self.activation = tuple(hidden), activation
 
@@ -67,8 +70,8 @@ class Amortised(AbstractFamily):
                 )
             )
         row = row_spec(rows)
-        distribution = self.distribution.value.bind(latents, None, key)
-        leaves = jax.tree.leaves(split_trainable(distribution)[0])
+        distribution = eqx.combine(self.distribution.value, self.shared).bind(latents, None, key)
+        leaves = jax.tree.leaves(split_trainable(split_shared(distribution)[0])[0])
         n_params = sum(a.size for a in leaves)
         n_inputs = sum(a.size for a in jax.tree.leaves(row))
         encoder = self.encoder
@@ -93,7 +96,8 @@ class Amortised(AbstractFamily):
         out = jax.tree.leaves(self.encoder(x))
         if (len(out) == 1 and len(offsets) > 1) or out[0].shape != offsets[0].shape:
             out = _split(out[0], offsets)
-        return eqx.combine(jax.tree.unflatten(treedef, [a + b for a, b in zip(out, offsets, strict=True)]), rest)
+        own = jax.tree.unflatten(treedef, [a + b for a, b in zip(out, offsets, strict=True)])
+        return eqx.combine(own, rest, self.shared)
 
 
 def _split(vector: Array, like: list[Any]) -> list[Array]:

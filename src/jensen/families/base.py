@@ -18,7 +18,9 @@ if TYPE_CHECKING:  # not a field: a checker would want it in `__init__`
 else:
     from equinox import AbstractVar
 
-PLAIN = frozenset({Fact.LOG_PROB, Fact.ZERO_MEAN_SCORE, Fact.DRAW_LOG_PROB, Fact.LOG_RATIO, Fact.TYPED_NOISE})
+PLAIN = frozenset(
+    {Fact.LOG_PROB, Fact.ZERO_MEAN_SCORE, Fact.DRAW_LOG_PROB, Fact.LOG_RATIO, Fact.TYPED_NOISE, Fact.OWN_PARAMETERS}
+)
 
 UNSIZED: Any = None  # what an array or a layout is until `bind` sizes it
 
@@ -93,6 +95,16 @@ class AbstractDistribution(AbstractFamily):
         def support(self) -> PyTree: ...  # ENUMERABLE: all draws on a leading axis
 
         def expected_log_prob(self, mean: PyTree, variance: PyTree) -> Array: ...  # MOMENT_LOG_PROB: to be a prior
+
+        # LAYERS: a draw or a noise as a tuple of layers in the order of sampling, and back; the logits of the layer that
+        # follows the given ones (relaxed values are fine)
+        n_layers: int
+
+        def layers(self, tree: PyTree) -> tuple: ...
+
+        def unlayered(self, layers: tuple) -> PyTree: ...
+
+        def next_logits(self, before: tuple) -> Array: ...
 
         @property
         def sites(self) -> dict[Any, "AbstractDistribution"]: ...  # PRODUCT: the factors

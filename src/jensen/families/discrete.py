@@ -11,10 +11,11 @@ from jaxtyping import Array, Float
 from ..errors import ModelError, explain
 from ..facts import Fact
 from ..tree import Layout, default_float
-from .base import PLAIN, UNSIZED, AbstractPlain
+from .base import PLAIN, UNSIZED, AbstractPlain, AbstractVar
 from .noise import Uniform
 
 MAX_STATES = 2**16
+_FACTS = PLAIN | {Fact.ENUMERABLE, Fact.ENTROPY, Fact.MOMENTS, Fact.MOMENT_LOG_PROB, Fact.LAYERS}
 
 
 def _one_array(name: str, latents) -> tuple[int, ...]:
@@ -43,7 +44,7 @@ def _fits(name: str, logits: Array | None, shape: tuple[int, ...]) -> None:
         )
 
 
-def _listed(name: str, n_states: int) -> None:
+def listed(name: str, n_states: int) -> None:
     if n_states > MAX_STATES:
         raise ModelError(
             explain(
@@ -55,7 +56,23 @@ def _listed(name: str, n_states: int) -> None:
         )
 
 
-class Bernoulli(AbstractPlain):
+class AbstractOneLayer(AbstractPlain):
+    """One layer of discrete variables with logits."""
+
+    logits: AbstractVar[Array]
+    n_layers: ClassVar = 1
+
+    def layers(self, tree):
+        return (tree,)
+
+    def unlayered(self, layers):
+        return layers[0]
+
+    def next_logits(self, before):
+        return self.logits
+
+
+class Bernoulli(AbstractOneLayer):
     """Independent Bernoullis.
 
     Definition: q(b) = prod_d p_d^{b_d} (1 - p_d)^{1 - b_d}, p = sigmoid(logits); draws are 0. and 1. in float.
@@ -64,7 +81,7 @@ class Bernoulli(AbstractPlain):
     """
 
     logits: Float[Array, "..."]
-    facts: ClassVar = PLAIN | {Fact.ENUMERABLE, Fact.ENTROPY, Fact.MOMENTS, Fact.MOMENT_LOG_PROB}
+    facts: ClassVar = _FACTS | {Fact.BINARY}
 
     def __init__(self, logits=None):
         self.logits = UNSIZED if logits is None else jnp.asarray(logits, default_float())
@@ -100,12 +117,12 @@ class Bernoulli(AbstractPlain):
     def support(self) -> Float[Array, "S ..."]:
         """All 2^D draws."""
         n = self.logits.size
-        _listed("Bernoulli", 2**n)
+        listed("Bernoulli", 2**n)
         states = np.array(list(itertools.product([0.0, 1.0], repeat=n))).reshape((-1, *self.logits.shape))
         return jnp.asarray(states, self.logits.dtype)
 
 
-class Categorical(AbstractPlain):
+class Categorical(AbstractOneLayer):
     """Independent categoricals.
 
     Definition: q(k) = prod_d softmax(logits_d)_{k_d}; draws are one-hot in float, of the logits' shape.
@@ -114,7 +131,7 @@ class Categorical(AbstractPlain):
     """
 
     logits: Float[Array, "... C"]
-    facts: ClassVar = PLAIN | {Fact.ENUMERABLE, Fact.ENTROPY, Fact.MOMENTS, Fact.MOMENT_LOG_PROB}
+    facts: ClassVar = _FACTS
 
     def __init__(self, logits=None):
         self.logits = UNSIZED if logits is None else jnp.asarray(logits, default_float())
@@ -159,6 +176,6 @@ class Categorical(AbstractPlain):
     def support(self) -> Float[Array, "S ... C"]:
         """All C^D draws."""
         n, c = int(np.prod(self.logits.shape[:-1])), self.logits.shape[-1]
-        _listed("Categorical", c**n)
+        listed("Categorical", c**n)
         rows = np.eye(c)[np.array(list(itertools.product(range(c), repeat=n)), int).reshape(c**n, n)]
         return jnp.asarray(rows.reshape((-1, *self.logits.shape)), self.logits.dtype)

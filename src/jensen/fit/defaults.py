@@ -93,6 +93,11 @@ def bind(family: AbstractFamily, model: AbstractModel, rows: PyTree, seed: int) 
     return family.bind((model.latents, local), rows, key)
 
 
+def bind_gradient(gradient: AbstractEstimator, model: AbstractModel, rows: PyTree, seed: int) -> AbstractEstimator:
+    """The estimator with its networks sized for the model."""
+    return gradient.bind(model.latents, rows if model.plated else None, key_for(seed, "gradient"))
+
+
 def complete(
     model: AbstractModel,
     family: AbstractFamily,

@@ -168,7 +168,7 @@ def fit(
         minibatched = batch_size is not None and rows is not None and batch_size < n_rows(rows)
         composition = defaults.complete(model, bound, objective, gradient, plan, n_samples, minibatched)
         check(composition)
-        parts = Parts(model, bound, composition.gradient)
+        parts = Parts(model, bound, defaults.bind_gradient(composition.gradient, model, rows, seed))
         algorithm = GradientVI(parts, objective, plan, _optimiser(optimizer), composition.n_samples)
         return drive(algorithm, composition, job)
 

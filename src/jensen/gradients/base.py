@@ -7,7 +7,7 @@ batched; estimators are formulas on (K, *plate) arrays; one driver turns their t
 
 import abc
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -18,7 +18,7 @@ from ..batch import Batch
 from ..families.base import AbstractDistribution, AbstractFamily
 from ..models.base import AbstractModel
 from ..objectives.base import AbstractObjective
-from ..tree import length, row_spec, split_trainable, stop, tile_trainable
+from ..tree import length, row_axes, row_leaves, row_spec, split_trainable, stop, tile_trainable
 from .plans import AbstractPlan
 
 if TYPE_CHECKING:  # not a field: a checker would want it in `__init__`
@@ -31,7 +31,7 @@ class Bound(eqx.Module):
     """Model, q and objective on a batch. `plate` is (B,), the data axis, or () if the latents are global."""
 
     model: AbstractModel
-    q: AbstractDistribution  # leaves lead with `plate`
+    q: AbstractDistribution  # leaves lead with `plate`, but for those that all rows share (`tree.Shared`)
     objective: AbstractObjective
     x: PyTree  # rows leading with `plate`, or the Batch
     plate: tuple[int, ...] = eqx.field(static=True)
@@ -42,12 +42,10 @@ class Bound(eqx.Module):
         if not model.plated:
             return cls(model, family(batch), objective, batch, ())
         n = length(batch.rows)
-        q = (
-            tile_trainable(family, n)
-            if isinstance(family, AbstractDistribution)
-            else eqx.filter_vmap(family)(batch.rows)
-        )
-        return cls(model, q, objective, batch.rows, (n,))
+        if isinstance(family, AbstractDistribution):
+            return cls(model, tile_trainable(family, n), objective, batch.rows, (n,))
+        axes = row_axes(eqx.filter_eval_shape(family, row_spec(batch.rows)))
+        return cls(model, eqx.filter_vmap(family, out_axes=axes)(batch.rows), objective, batch.rows, (n,))
 
     def stop(self, *what: str) -> "Bound":
         """The same bound with the PARAMETERS of `model` and/or `q` stopped (never the signal: an estimator's own
@@ -64,10 +62,17 @@ class Bound(eqx.Module):
             return jax.vmap(lambda *d: fn(self.model, self.q, self.x, *d))(*per_draw)
         (n_data,) = self.plate
         flat = lambda a: a.reshape((n_draws * n_data, *a.shape[2:]))
-        spread = lambda a: flat(jnp.broadcast_to(a[None], (n_draws, *a.shape))) if eqx.is_array(a) else a
-        q, x = jax.tree.map(spread, (self.q, self.x))
-        out = eqx.filter_vmap(lambda q, x, d: fn(self.model, q, x, *d))(q, x, jax.tree.map(flat, per_draw))
+        spread = lambda a: flat(jnp.broadcast_to(a[None], (n_draws, *a.shape)))
+        q, x = row_leaves(spread, (self.q, self.x))
+        cell = lambda q, x, d: fn(self.model, q, x, *d)
+        out = eqx.filter_vmap(cell, in_axes=(row_axes(q), 0, 0))(q, x, jax.tree.map(flat, per_draw))
         return jax.tree.map(lambda a: a.reshape((n_draws, n_data, *a.shape[1:])), out)
+
+    def each(self, fn: Callable) -> PyTree:
+        """`fn(q, x)` of every datum, leaves leading with `plate`."""
+        if not self.plate:
+            return fn(self.q, self.x)
+        return eqx.filter_vmap(fn, in_axes=(row_axes(self.q), 0))(self.q, self.x)
 
     def draw(self, noise: PyTree) -> PyTree:
         return self.map(lambda m, q, x, e: q.transform(e), noise)
@@ -99,8 +104,7 @@ class Bound(eqx.Module):
 
     def exact(self) -> Array:
         """The closed-form part, shape `plate`."""
-        exact = lambda q, x: jnp.asarray(self.objective.exact(self.model, q, x))
-        return eqx.filter_vmap(exact)(self.q, self.x) if self.plate else exact(self.q, self.x)
+        return self.each(lambda q, x: jnp.asarray(self.objective.exact(self.model, q, x)))
 
 
 class Terms(NamedTuple):
@@ -125,6 +129,11 @@ class AbstractEstimator(eqx.Module):
     unbiased: AbstractVar[bool]
     minimises_variance: AbstractVar[bool]
     role: AbstractVar[str | None]
+
+    def bind(self, latents: PyTree, rows: PyTree, key: Array) -> Self:
+        """The estimator sized for `latents` (tree of ShapeDtypeStruct) and the rows of data (leading axis N; None under
+        global latents): written anew by one with networks of its own."""
+        return self
 
     @abc.abstractmethod
     def noise(self, key: Array, plan: AbstractPlan, q: AbstractDistribution, shape: tuple[int, ...]) -> PyTree:

@@ -3,7 +3,6 @@
 import itertools
 from typing import ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +33,7 @@ class Enumerate(AbstractStateless):
 
     def terms(self, noise, bound, carry):
         n_draws = noise.shape[0]
-        support = eqx.filter_vmap(lambda q: q.support())(bound.q) if bound.plate else bound.q.support()
+        support = bound.each(lambda q, x: q.support())
         states = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), support) if bound.plate else support
         log_q, log_w = bound.log_prob(states), bound.log_weight(states)
         if Fact.LINEAR in bound.objective.facts:

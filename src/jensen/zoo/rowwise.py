@@ -22,7 +22,7 @@ from ..function import Static
 from ..gradients.base import Bound
 from ..models.latent_variable import LatentVariable
 from ..objectives import ELBO
-from ..tree import default_float
+from ..tree import default_float, row_spec
 
 BLOCK = 256  # rows at once through encoder or decoder alone
 CELLS = 64, 32  # rows and draws at once through both: bounds the memory of the log-weights
@@ -92,11 +92,12 @@ def sample(model: LatentVariable, n: int, seed: int) -> Float[np.ndarray, "n d"]
 def _bounds(static: Static, arrays, key_data, hashes: Array, rows: Array, n_draws: int) -> tuple[Array, Array]:
     model, family = eqx.combine(arrays, static.tree)
     bound = Bound.make(model, family, ELBO(), Batch(rows, None))
+    q_spec = eqx.filter_eval_shape(family, row_spec(rows))
     key, n_at_once = jr.wrap_key_data(key_data), min(CELLS[1], n_draws)
 
     def log_weights(i: Array) -> Array:
         keys = jax.vmap(lambda h: jr.fold_in(jr.fold_in(key, h), i))(hashes)
-        noise = eqx.filter_vmap(lambda k, q: q.noise(k, (n_at_once,)), out_axes=1)(keys, bound.q)
+        noise = jax.vmap(lambda k: q_spec.noise(k, (n_at_once,)), out_axes=1)(keys)
         return bound.draw_and_log_weight(noise)[1]
 
     log_w = jax.lax.map(log_weights, jnp.arange(-(-n_draws // n_at_once)))
