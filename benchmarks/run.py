@@ -4,7 +4,7 @@ import argparse
 
 from benchmarks import harness
 
-WORKLOADS = ("logistic", "vae")
+WORKLOADS = ("logistic", "vae", "belief_net")
 
 
 def main():

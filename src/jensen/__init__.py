@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from . import zoo as zoo
     from .diagnostics.compare import compare as compare
     from .fit.persist import load as load
+    from .lab import gradient_lab as gradient_lab
     from .models.adapters.numpyro import from_numpyro as from_numpyro
     from .models.adapters.pymc import from_pymc as from_pymc
     from .models.adapters.stan import from_stan as from_stan
@@ -44,6 +45,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "compare": ("diagnostics.compare", "compare"),
+    "gradient_lab": ("lab.lab", "gradient_lab"),
     "load": ("fit.persist", "load"),
     "from_numpyro": ("models.adapters.numpyro", "from_numpyro"),
     "from_pymc": ("models.adapters.pymc", "from_pymc"),

@@ -21,6 +21,7 @@ from .families import (
     Amortised,
     Bernoulli,
     Categorical,
+    Concrete,
     FullRank,
     GlobalLocal,
     InverseAutoregressive,
@@ -33,9 +34,33 @@ from .families import (
     RealNVP,
     Spline,
     Table,
+    Univariate,
+    relaxed,
 )
 from .families.base import AbstractFamily
-from .gradients import DoublyReparameterised, Enumerate, LeaveOneOut, Pathwise, ScoreFunction, Sitewise, plans
+from .gradients import (
+    ARM,
+    ARSM,
+    LAX,
+    NVIL,
+    REBAR,
+    RELAX,
+    DisARM,
+    DoublyReparameterised,
+    Enumerate,
+    GeneralisedPathwise,
+    GumbelSoftmax,
+    LeaveOneOut,
+    MeasureValued,
+    MuProp,
+    Pathwise,
+    RaoBlackwell,
+    ScoreFunction,
+    Sitewise,
+    StraightThrough,
+    TaylorControl,
+    plans,
+)
 from .gradients.base import AbstractEstimator
 from .gradients.plans import AbstractPlan
 from .models import BlackBox, LatentVariable, LogDensity
@@ -76,6 +101,11 @@ def family_examples() -> dict[str, list[Example]]:
     normal = lambda: MeanField(scale=1.0)
     table = Example("GlobalLocal(MeanField, Table)", GlobalLocal(normal(), Table(normal())), "rows", ("real",))
     amortised = lambda q, n: Amortised(q, Reader(0.25 * jnp.sin(1.0 + jnp.arange(2.0 * n)).reshape(2, n)))
+    univariate: dict[str, dict[str, Any]] = {
+        "gamma": {"concentration": 2.0},
+        "weibull": {"concentration": 1.5},
+        "poisson": {"rate": 1.5},
+    }
     mixed = lambda: Product({"w": normal(), "b": Bernoulli()})
     flow = lambda cls, n=2, **options: Example(cls.__name__, cls(n_layers=n, width=2, scale=1.0, **options), "real")
     return {
@@ -84,6 +114,10 @@ def family_examples() -> dict[str, list[Example]]:
         "LowRank": [Example("LowRank", LowRank(rank=1, scale=1.0), "real")],
         "Bernoulli": [Example("Bernoulli", Bernoulli(), "binary")],
         "Categorical": [Example("Categorical", Categorical(), "category")],
+        "Concrete": [
+            Example("Concrete", Concrete(temperature=2.0), "relaxed"),
+            Example("Concrete(categories)", Concrete(temperature=2.0, categories=True), "relaxed category"),
+        ],
         "Mixture": [
             Example("Mixture(FullRank)", Mixture(n=2, component=FullRank(scale=1.0)), "real"),
             Example("Mixture(Bernoulli)", Mixture(n=2, component=Bernoulli()), "binary"),
@@ -92,7 +126,13 @@ def family_examples() -> dict[str, list[Example]]:
         "Spline": [flow(Spline, 1, knots=2)],
         "InverseAutoregressive": [flow(InverseAutoregressive)],
         "MaskedAutoregressive": [flow(MaskedAutoregressive)],
-        "Layers": [Example("Layers", Layers(), "layers"), Example("Amortised(Layers)", amortised(Layers(), 2), "layers")],
+        "Layers": [
+            Example("Layers", Layers(), "layers"),
+            Example("Amortised(Layers)", amortised(Layers(), 2), "layers"),
+        ],
+        "Univariate": [
+            Example(f"Univariate({n!r})", Univariate(n, **start), "line") for n, start in univariate.items()
+        ],
         "Product": [Example("Product(MeanField, Bernoulli)", mixed(), "mixed")],
         "Amortised": [
             Example("Amortised(MeanField)", amortised(normal(), 4), "real", ("rows",)),
@@ -122,10 +162,29 @@ def objective_examples() -> dict[str, list[Example]]:
 
 
 def gradient_examples() -> dict[str, list[Example]]:
-    plain = {c.__name__: [Example(f"{c.__name__}()", c())] for c in (Pathwise, DoublyReparameterised, LeaveOneOut)}
-    score = [Example(f"ScoreFunction({b!r})", ScoreFunction(b)) for b in ("none", 0.5, "running-mean", "regression")]
+    without = (Pathwise, DoublyReparameterised, LeaveOneOut, RaoBlackwell, MuProp, ARM, DisARM, ARSM)
+    plain = {c.__name__: [Example(f"{c.__name__}()", c())] for c in without}
+    plain["REBAR"] = [Example("REBAR()", REBAR()), Example("REBAR(0.3, 0.7)", REBAR(temperature=0.3, scale=0.7))]
+    plain["RELAX"] = [
+        Example("RELAX()", RELAX((3,))),
+        Example("RELAX(temperature=None)", RELAX((3,), temperature=None)),
+    ]
+    plain |= {c.__name__: [Example(f"{c.__name__}()", c())] for c in (GumbelSoftmax, StraightThrough)}
+    plain["LAX"] = [Example("LAX()", LAX((3,)))]
+    plain |= {c.__name__: [Example(f"{c.__name__}()", c())] for c in (MeasureValued, GeneralisedPathwise)}
+    plain["NVIL"] = [Example("NVIL()", NVIL((3,)))]
+    score = [
+        Example(f"ScoreFunction({b!r})", ScoreFunction(b))
+        for b in ("none", 0.5, "running-mean", "regression", "full-regression")
+    ]
+    taylor = [Example(f"TaylorControl({h!r})", TaylorControl(h)) for h in ("full", "products")]
+    exact = Example("Sitewise(w: Pathwise, b: Enumerate)", Sitewise({"w": Pathwise(), "b": Enumerate()}))
     each = lambda w: Example(f"Sitewise(w: {type(w).__name__}, b: LeaveOneOut)", Sitewise({"w": w, "b": LeaveOneOut()}))
-    rest = {"Sitewise": [each(Pathwise()), each(LeaveOneOut())], "Enumerate": [Example("Enumerate()", Enumerate())]}
+    rest = {
+        "TaylorControl": taylor,
+        "Sitewise": [each(Pathwise()), each(LeaveOneOut()), exact],
+        "Enumerate": [Example("Enumerate()", Enumerate())],
+    }
     return plain | {"ScoreFunction": score} | rest
 
 
@@ -166,8 +225,11 @@ def examples(axis: str) -> dict[str, Example]:
 
 LATENTS: dict[str, Any] = {
     "real": (2,),
+    "line": (1,),
     "binary": (2,),
     "category": (3,),
+    "relaxed": (2,),
+    "relaxed category": (3,),
     "mixed": {"b": (2,), "w": (1,)},
     "layers": {"h1": (2,), "h2": (2,)},
     "rows": (1,),
@@ -271,9 +333,15 @@ class Hierarchy(AbstractModel):
 
 def _prior(latents: str) -> Any:
     normal, bernoulli = MeanField((2,), loc=jnp.array([0.3, -0.2]), scale=0.9), Bernoulli([0.4, -0.7])
-    by_name = {"real": normal, "binary": bernoulli, "category": Categorical([0.3, -0.5, 0.1])}
+    by_name = {
+        "real": normal,
+        "line": MeanField((1,), loc=jnp.array([0.3]), scale=0.9),
+        "binary": bernoulli,
+        "category": Categorical([0.3, -0.5, 0.1]),
+    }
     if latents == "layers":
         return generic(Layers({"h2": 2, "h1": 2}))
+    by_name |= {k: relaxed(by_name[d], 1.5) for k, d in (("relaxed", "binary"), ("relaxed category", "category"))}
     return by_name.get(latents) or Product({"w": MeanField((1,), scale=0.9), "b": bernoulli})
 
 

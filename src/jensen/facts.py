@@ -9,9 +9,13 @@ class Fact(enum.Enum):
 
     # of a model
     DIFFERENTIABLE = "log_density(z) is differentiable in z"
+    TWICE_DIFFERENTIABLE = "log_density(z) is twice differentiable in z"
     EXACT_LOG_WEIGHT = "the log-weight is exact, not a minibatch estimate under a global latent"
     MINIBATCH = "the log density of a minibatch, scaled up, estimates that of the whole data"
+    GENERATIVE = "latents and rows of data can be drawn from the model together"
     MOMENT_PRIOR = "the prior is separate, and its expectation under q is a function of q's means and variances"
+    # of a model and of a family
+    FACTORS = "the log density is a sum of factors, each of which reads some of the named sites"
     # of a family
     LOG_PROB = "log q of the latent can be evaluated (log_ratio is log_prob)"
     DRAW_LOG_PROB = "log q of a whole draw, extras included, can be evaluated"
@@ -21,6 +25,9 @@ class Fact(enum.Enum):
     ENUMERABLE = "the support can be listed"
     ENTROPY = "the entropy has a closed form"
     MOMENTS = "marginal means and variances have a closed form"
+    INDEPENDENT_COORDINATES = "the coordinates of the latent are independent of each other"
+    WEAK_DERIVATIVE = "each coordinate's law has a weak derivative (a difference of two laws) in each parameter"
+    STANDARDISED = "a draw is a smooth map of a standardised one, whose law hardly depends on the parameters"
     MOMENT_LOG_PROB = "the mean of log q under another law is a function of that law's means and variances"
     PRODUCT = "q is a product over named sites"
     LAYERS = "q is made of layers of discrete variables, independent of each other given the layers before"
@@ -30,6 +37,7 @@ class Fact(enum.Enum):
     TYPED_NOISE = "the noise is made of independent normals and uniforms"
     # of an objective
     LINEAR = "the objective is linear in the log-weights"
+    WHOLE_WEIGHT = "the log-weight is log p(x, z) - log q(z), nothing of it in closed form"
     # of a sampling plan
     INDEPENDENT = "the K draws are independent"
     FRESH = "every step draws new noise"

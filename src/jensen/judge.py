@@ -10,7 +10,16 @@ from .gradients.plans import AbstractPlan
 from .models.base import AbstractModel
 from .objectives.base import AbstractObjective
 
-_OF_KIND = {"real": "MeanField()", "binary": "Bernoulli()", "category": "Categorical()"}
+_OF_KIND = {
+    "real": "MeanField()",
+    "binary": "Bernoulli()",
+    "category": "Categorical()",
+    "relaxed": "Concrete()",
+    "relaxed category": "Concrete(categories=True)",
+}
+_RELAX = (
+    "relax the prior too: families.relaxed(prior) and families.OnRelaxed(decoder); or {} with gradients.GumbelSoftmax()"
+)
 
 
 class Composition(NamedTuple):
@@ -64,7 +73,8 @@ def _wrong_supports(c: Composition) -> list[tuple[str, str, str]]:
             if mine != kind:
                 needs = f"q over the support of `{site}`, which is {kind}; `{_name(part)}` (family) is {mine}"
                 because = "log p and log q would be densities of different kinds, and their ratio no bound on anything"
-                out.append((needs, because, _OF_KIND[kind]))
+                discrete = kind in ("binary", "category") and mine.startswith("relaxed")
+                out.append((needs, because, (_RELAX if discrete else "{}").format(_OF_KIND[kind])))
     return out
 
 

@@ -1,6 +1,6 @@
-"""The multilayer perceptron that amortised families and decoders use when none is given."""
+"""The multilayer perceptron that amortised families and decoders use when none is given, and what stands before it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import equinox as eqx
 import jax
@@ -9,7 +9,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PyTree
 
 from .errors import OptionError, explain
-from .tree import default_float
+from .tree import Frozen, default_float
 
 ACTIVATIONS: dict[str, Callable] = {
     "relu": jax.nn.relu, "tanh": jnp.tanh, "silu": jax.nn.silu, "gelu": jax.nn.gelu, "elu": jax.nn.elu,
@@ -48,3 +48,35 @@ class MLP(eqx.Module):
             if i < len(self.weights) - 1:
                 h = ACTIVATIONS[self.activation](h)
         return h
+
+
+class FromBits(eqx.Module):
+    """net(2 h - 1): both values of a binary unit speak, and equally loud."""
+
+    net: Callable
+
+    def __call__(self, h: PyTree) -> Array:
+        return self.net(jax.tree.map(lambda a: 2 * a - 1, h))
+
+
+class Reads(eqx.Module):
+    """A decoder of named latents that reads only some of them: what it does not name has no part in p(x | z)."""
+
+    net: Callable
+    reads: tuple[str, ...] = eqx.field(static=True)
+
+    def __call__(self, z: Mapping[str, Array]) -> Array:
+        return self.net({site: z[site] for site in self.reads})
+
+
+class Centred(eqx.Module):
+    """net(x - shift): an encoder of rows whose mean is far from zero. The shift is not trained."""
+
+    net: Callable
+    shift: Frozen[Array]
+
+    def __init__(self, net: Callable, shift: Array):
+        self.net, self.shift = net, Frozen(jnp.asarray(shift, default_float()))
+
+    def __call__(self, x: Array) -> Array:
+        return self.net(jnp.ravel(x).astype(self.shift.value.dtype) - jnp.ravel(self.shift.value))

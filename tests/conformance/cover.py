@@ -13,9 +13,19 @@ REFUSALS = {cell: why for cell, (made, _) in CELLS.items() if (why := reasons(ma
 VALID = [cell for cell, (made, _) in CELLS.items() if cell not in REFUSALS and made.gradient.unbiased]
 
 
+def _kind(name: str) -> str:
+    """Examples of one estimator, or of one family of laws, share their code: `ScoreFunction('none')` -> ScoreFunction."""
+    head = name.split("(")[0]
+    return head if head in ("ScoreFunction", "REBAR", "RELAX", "TaylorControl", "Univariate") else name
+
+
 def pairwise(cells: list) -> list:
-    """A greedy pairwise cover; no randomness. Gains only shrink, so a stale one is recomputed when it comes up."""
-    pairs = {cell: set(itertools.combinations(enumerate(cell), 2)) for cell in cells}
+    """A greedy cover of all pairs of kinds and of all single names; no randomness. Gains only shrink, so a stale one is
+    recomputed when it comes up."""
+    pairs = {
+        c: set(itertools.combinations(enumerate(map(_kind, c)), 2)) | {((i, n),) for i, n in enumerate(c)}
+        for c in cells
+    }
     missing = set().union(*pairs.values())
     queue = [(-len(p), i) for i, p in enumerate(pairs.values())]
     heapq.heapify(queue)

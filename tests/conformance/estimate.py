@@ -14,6 +14,8 @@ from scipy.stats import norm
 from jensen.batch import Batch
 from jensen.cell_examples import examples
 from jensen.facts import Fact
+from jensen.families.noise import Keys, is_law
+from jensen.gradients import plans
 from jensen.gradients.base import Bound, Parts, value_and_grad
 from jensen.gradients.plans import AbstractPlan
 from jensen.tree import length
@@ -31,7 +33,11 @@ class Chosen(AbstractPlan):
     requires: ClassVar = ()
 
     def draw(self, key, law, shape):
+        keyed = any(isinstance(one, Keys) for one in jax.tree.leaves(law, is_leaf=is_law))
+
         def branch(plan):
+            if keyed and plan.requires:
+                return lambda k: plans.IID().draw(k, law, shape)  # never chosen: the judge refuses this plan
             if Fact.FRESH in plan.facts:
                 return lambda k: plan.draw(k, law, shape)
             return lambda k: type(plan)(seed=jr.bits(k, dtype="uint32") >> 1).draw(k, law, shape)

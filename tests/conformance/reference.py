@@ -17,7 +17,7 @@ from jax.lax import stop_gradient
 
 from jensen.batch import Batch
 from jensen.facts import Fact
-from jensen.families.noise import StandardNormal, is_law
+from jensen.families.noise import StandardNormal, Uniform, is_law
 from jensen.tree import length, split_trainable
 
 NODES = {1: 40, 2: 24, 3: 10, 5: 9}  # a dimension, for so many dimensions
@@ -59,7 +59,19 @@ def atoms(q: Any, nodes: dict[int, int] = NODES) -> Atoms:
         draws = jax.tree.map(lambda *a: jnp.concatenate(a), *[p.draws for p in parts])
         w = jax.nn.softmax(q.logits)
         return Atoms(draws, jnp.concatenate([w[k] * p.weights for k, p in enumerate(parts)]))
+    if hasattr(q, "raw"):
+        return _line(q)
     return _quadrature(q, nodes)
+
+
+def _line(q: Any, n: int = 240) -> Atoms:
+    """Of a positive variable: the trapezoidal rule in log z, of exponential accuracy; of a count: the first ones."""
+    if q.kind_of("z") == "count":
+        draws = jnp.arange(40.0)[:, None]
+        return Atoms(draws, jnp.exp(jax.vmap(q.log_prob)(draws)))
+    t = np.linspace(-26.0, 5.0, n)
+    draws = jnp.exp(t)[:, None]
+    return Atoms(draws, jnp.exp(jax.vmap(q.log_prob)(draws) + t) * (t[1] - t[0]))
 
 
 def _row(rows: Any, i: int) -> Any:
@@ -74,9 +86,12 @@ def _product(weights: list) -> tuple[np.ndarray, Any]:
 def _quadrature(q: Any, nodes: dict[int, int]) -> Atoms:
     """Gauss-Hermite for a transform of normal noise: of the latent's own dimension, or affine."""
     law = q.noise_law()
-    assert all(isinstance(one, StandardNormal) for one in jax.tree.leaves(law, is_leaf=is_law)), "add a quadrature"
-    zero, unravel_noise = ravel_pytree(jax.tree.map(lambda one: jnp.zeros(one.shape), law, is_leaf=is_law))
-    flat, unravel = ravel_pytree(q.transform(unravel_noise(zero)))
+    assert all(isinstance(one, (StandardNormal, Uniform)) for one in jax.tree.leaves(law, is_leaf=is_law)), (
+        "add a quadrature"
+    )
+    zero, unravel = ravel_pytree(jax.tree.map(lambda one: jnp.zeros(one.shape), law, is_leaf=is_law))
+    unravel_noise = lambda e: jax.tree.map(_from_normal, law, unravel(e), is_leaf=is_law)
+    flat, unravel_draw = ravel_pytree(q.transform(unravel_noise(zero)))
     d = len(flat)
     x, w = _rule(nodes[d], kinks=_kinks(q))
     grid = np.array(list(itertools.product(x, repeat=d)))
@@ -85,7 +100,12 @@ def _quadrature(q: Any, nodes: dict[int, int]) -> Atoms:
         return Atoms(jax.vmap(lambda e: q.transform(unravel_noise(e)))(grid), weights)
     affine = lambda e: ravel_pytree(q.transform(unravel_noise(e)))[0]
     mean, slope = affine(zero), jax.jacfwd(affine)(zero)
-    return Atoms(jax.vmap(unravel)(mean + grid @ jnp.linalg.cholesky(slope @ slope.T).T), weights)
+    return Atoms(jax.vmap(unravel_draw)(mean + grid @ jnp.linalg.cholesky(slope @ slope.T).T), weights)
+
+
+def _from_normal(law: Any, e: Any) -> Any:
+    """The law's noise, smooth in normal noise."""
+    return e if isinstance(law, StandardNormal) else jnp.clip(jax.scipy.stats.norm.cdf(e), 1e-15, 1 - 1e-15)
 
 
 def _kinks(q: Any) -> bool:

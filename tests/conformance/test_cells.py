@@ -57,7 +57,10 @@ def test_value_and_gradient_are_unbiased(cell):
 
 
 def test_the_refused_cells_say_why():
-    for cell in REFUSALS:
+    told = {}
+    for cell, why in REFUSALS.items():  # one cell of each set of reasons
+        told.setdefault(tuple(why), cell)
+    for cell in told.values():
         made = CELLS[cell][0]
         if isinstance(made, Composition):
             with pytest.raises(IncompatibleComposition) as caught:

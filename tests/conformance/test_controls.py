@@ -12,7 +12,8 @@ from test_cells import THRESHOLD
 
 from jensen import gradients
 from jensen.cells import Cell
-from jensen.gradients.base import AbstractSimple, Terms
+from jensen.families.relaxation import Binary
+from jensen.gradients.base import AbstractEstimator, AbstractSimple, Terms
 from jensen.gradients.plans import Antithetic
 
 
@@ -68,6 +69,47 @@ class ReportsSurrogate(_Wrong):
         return Terms(right.surrogate, right.surrogate)
 
 
+class ConditionalNoiseShared(_Wrong):
+    """REBAR whose conditional draw is made of the noise of the draw itself: it is not independent of b."""
+
+    def terms(self, noise, bound, carry):
+        kind = Binary()
+
+        def cell(m, q, x, u):
+            b = kind.hard(kind.reparameterise(q.logits, u))
+            given = lambda a: kind.given(a, b, self.conditional(q.logits, u))
+            c = lambda z: bound.objective.log_weight(m, kind.soft(z, 0.5), q.log_ratio(kind.soft(z, 0.5)), x)
+            slope = jax.grad(lambda a: c(kind.reparameterise(a, u)) - c(given(a)))(q.logits)
+            f = bound.objective.log_weight(m, b, q.log_ratio(b), x)
+            return f, (f - c(given(q.logits))) * (b - kind.mean(q.logits)) + slope
+
+        log_w, signal = bound.stop("q").map(cell, noise)
+        along = bound.map(lambda m, q, x, s: (s * q.logits).sum(), stop_gradient(signal))
+        return Terms((log_w + along).mean(0), bound.reduce(log_w))
+
+    def conditional(self, logits, u):
+        return u
+
+
+class ConditionalNoiseFound(ConditionalNoiseShared):
+    """The same with the right noise."""
+
+    def conditional(self, logits, u):
+        return Binary().noise_given(logits, Binary().reparameterise(logits, u))
+
+
+class PathForgotten(_Wrong):
+    """REBAR that subtracts the control variate and does not add its mean back along the path."""
+
+    def terms(self, noise, bound, carry):
+        kind = Binary()
+        y = stop_gradient(bound.map(lambda m, q, x, u: kind.soft(kind.reparameterise(q.logits, u), 0.5), noise))
+        draws = stop_gradient(bound.draw(noise))
+        log_w = bound.log_weight(draws)
+        signal = stop_gradient(log_w - bound.log_weight(y))
+        return Terms((log_w + signal * bound.log_prob(draws)).mean(0), bound.reduce(log_w))
+
+
 def _cell(model, family, objective, gradient, plan="IID()"):
     return CELLS[Cell(model, family, objective, gradient, plan)]
 
@@ -90,12 +132,20 @@ def _fails(composition, rows, reference, **kwargs):
         (("global", "Bernoulli", "ELBO()", "LeaveOneOut()"), OwnDrawInBaseline()),
         (("global", "Categorical", "ELBO()", "LeaveOneOut()"), NoDirectTerm()),
         (("local, minibatch", "Bernoulli", "IWAE()", "LeaveOneOut()"), ReportsSurrogate()),
+        (("global", "Bernoulli", "ELBO()", "LeaveOneOut()"), ConditionalNoiseShared()),
+        (("global", "Bernoulli", "ELBO()", "LeaveOneOut()"), PathForgotten()),
+        (("global", "Bernoulli", "ELBO()", "LeaveOneOut()"), gradients.StraightThrough()),
     ],
-    ids=lambda v: type(v).__name__ if isinstance(v, AbstractSimple) else " ".join(v),
+    ids=lambda v: type(v).__name__ if isinstance(v, AbstractEstimator) else " ".join(v),
 )
 def test_a_wrong_gradient_fails(cell, wrong):
     composition, rows = _cell(*cell)
     assert _fails(composition._replace(gradient=wrong), rows, exact(composition, rows))
+
+
+def test_the_right_conditional_noise_passes():
+    composition, rows = _cell("global", "Bernoulli", "ELBO()", "LeaveOneOut()")
+    assert not _fails(composition._replace(gradient=ConditionalNoiseFound()), rows, exact(composition, rows))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from jensen.facts import Fact
 from jensen.families import (
     Bernoulli,
     Categorical,
+    Concrete,
     FullRank,
     InverseAutoregressive,
     LowRank,
@@ -24,6 +25,7 @@ from jensen.families import (
     Product,
     RealNVP,
     Spline,
+    Univariate,
 )
 from jensen.families.base import AbstractDistribution
 from jensen.tree import default_float
@@ -55,6 +57,8 @@ def _members(dtype: str) -> dict[str, Member]:
     parts = dist.MultivariateNormal(
         mixture.components.loc, scale_tril=jax.vmap(lambda q: q.cholesky())(mixture.components)
     )
+    univariate = generic(Univariate("normal", (2,), scale=0.8))
+    concrete = generic(Concrete([0.3, -1.2], 0.8))
     flow = lambda cls, **options: generic(cls({"a": (1,), "b": (1,)}, n_layers=2, width=3, scale=0.7, **options))
     return {
         "MeanField": Member(mean_field, normal(mean_field), flat),
@@ -64,6 +68,7 @@ def _members(dtype: str) -> dict[str, Member]:
         "Categorical": Member(
             categorical, dist.Categorical(logits=categorical.logits).to_event(1), lambda z: jnp.argmax(z, -1)
         ),
+        "Concrete": Member(concrete, dist.Logistic(concrete.logits / 0.8, 1 / 0.8).to_event(1), accuracy=1e-4),
         "Mixture": Member(
             mixture, dist.MixtureSameFamily(dist.Categorical(logits=mixture.logits), parts), accuracy=1e-7
         ),
@@ -73,6 +78,7 @@ def _members(dtype: str) -> dict[str, Member]:
         "Spline": Member(flow(Spline, knots=3, interval=3.0), None, accuracy=5e-3),
         "InverseAutoregressive": Member(flow(InverseAutoregressive), None, accuracy=1e-5),
         "MaskedAutoregressive": Member(flow(MaskedAutoregressive, diagonal=True), None, accuracy=1e-5),
+        "Univariate": Member(univariate, dist.Normal(**univariate.parameters).to_event(1)),
         "Product": Member(Product({"k": categorical, "b": bernoulli}), None),
         "Product of normals": Member(Product({"w": generic(MeanField((1,))), ("a", "b"): mean_field}), None),
     }

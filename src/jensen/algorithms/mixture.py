@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from .dadvi import DADVI
 from .gaussian import Gaussian, Mixture
 from .laplace import DISTINCT, Laplace
+from .low_rank import DENSE
 from .natural_gradient import NaturalGradient
 from .solver import AbstractSolver, Solution
 from .target import Target
@@ -63,3 +65,8 @@ def _apart(a: Gaussian, b: Gaussian) -> bool:
     """Further from each other than half of one of them is wide, or of very different widths."""
     distance = min(np.linalg.norm(a.whiten(b.mean[None])), np.linalg.norm(b.whiten(a.mean[None])))
     return bool(distance > DISTINCT * np.sqrt(a.dim) or np.abs(np.log(a.sd / b.sd)).max() > 0.7)
+
+
+def gaussians(target: Target, seed: int) -> Solution:
+    """Where a sampler starts when nothing came before: a Gaussian at each mode, or mean field in many dimensions."""
+    return (ModeMixture() if target.dim <= DENSE else DADVI()).solve(target, None, seed)

@@ -11,13 +11,14 @@ OPTIMIZERS = (
 
 
 def part(axis: str, text: str | None) -> Any:
-    """A part by its name, with literal arguments if any: `full-rank`, `Renyi(alpha=0.5)`. None stays None."""
+    """A part by its name, with literal arguments if any: `full-rank`, `Renyi(alpha=0.5)`. None and
+    gradient "auto" stay as they are."""
     from .. import families, gradients, objectives
     from ..fit.defaults import exported, named
     from ..gradients import plans
 
-    if text is None:
-        return None
+    if text is None or (axis == "gradient" and text.lower() == "auto"):
+        return text
     choices = exported({"family": families, "objective": objectives, "gradient": gradients, "plan": plans}[axis])
     choices = {n: c for n, c in choices.items() if not n.startswith("Abstract")}
     name, bracket, _ = text.partition("(")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import JensenError
+from .gradients import gradients
 
 app = typer.Typer(
     name="jensen",
@@ -206,6 +207,9 @@ def list_parts(
         columns = ["name", "what it is"] if name == "method" else ["name", "what it is", "facts"]
         cells = [[r["name"], r["about"], " ".join(r["facts"])][: len(columns)] for r in rows]
         printing.print_table(columns, cells)
+
+
+app.command()(gradients)
 
 
 def main() -> None:

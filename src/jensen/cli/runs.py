@@ -97,13 +97,13 @@ def execute(run: dict[str, Any], out: Path | None, *, progress: bool | None, sec
 def _by_gradients(model: Any, data: Any, given: dict[str, Any]) -> bool:
     """Will `fit` take stochastic gradients? To ask for a checkpoint would make it take them."""
     from ..facts import Fact
-    from ..fit.auto import obstacle
+    from ..fit.auto import BY_STEPS, obstacle
     from ..fit.minibatch import MappedArray
     from ..fit.rows import as_rows
     from ..models.coerce import as_model
 
     if given.get("method") is not None:
-        return given["method"].lower() in ("gradient", "flow")
+        return given["method"].lower().replace("_", "-") in BY_STEPS
     defaults = {"seed": given.get("seed"), "n_draws": given.get("n_draws"), "budget": given.get("budget")}
     defaults |= {"n_restarts": 1, "donate": False}
     if any(v is not None and v != defaults.get(k) for k, v in given.items()):

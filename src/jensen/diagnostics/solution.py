@@ -13,9 +13,10 @@ from .witness import Testimony
 
 MEAN_ERROR = 0.035, 0.15  # standard error of a mean, in sd: good, usable
 SD_ERROR = 0.035, 0.15  # of an sd, relative
+CHAIN_SD_ERROR = 0.025, 0.15  # chains tell their own error only where they have been
 SHIFT = 0.05, 0.3  # by which reweighting may move an uncorrected q
 CORRECTION = 0.2, 1.0  # by which importance weights may move q if the result is to be trusted
-RHAT = 1.02, 1.1
+RHAT = 1.015, 1.1  # at which sampling stops: chains that ran out of steps before are no better than that
 STEIN = 5.5, 12.0
 DIVERGED, STUCK = 0.005, 0.25  # shares: of proposals; of the iterations one chain may rest in one place
 UNDEFINED = 0.001, 0.2
@@ -157,7 +158,7 @@ def _chains(judge: Judgement, case: Case, details: dict) -> None:
           + (f" ({name('rhat_worst')}): they do not agree on it. Reparameterize it (a non-centred hierarchy), or allow "
              "more time." if level else "."))  # fmt: skip
     _error(judge, details, "a mean, in sd,", c["se_mean"], name("se_mean_worst"), MEAN_ERROR)
-    _error(judge, details, "an sd, relative,", c["se_sd"], name("se_sd_worst"), SD_ERROR)
+    _error(judge, details, "an sd, relative,", c["se_sd"], name("se_sd_worst"), CHAIN_SD_ERROR)
     judge(graded(c["halves"], 0.1, 0.3), f"First and second half of the chains differ by {c['halves']:.2f} sd.")
     level = graded(c["stein"], *STEIN)
     judge(level, f"Stein's identities hold up to {c['stein']:.1f} standard errors"

@@ -19,7 +19,7 @@ def improper_direction(target: Target, q: Any, names: list[str]) -> str | None:
     Cost:       12 evaluations a direction, 2 D directions (at most 200).
     """
     d = target.dim
-    axes = np.eye(d)[: MOST_DIRECTIONS // 2] * q.sd[:, None][: MOST_DIRECTIONS // 2]
+    axes = np.eye(min(d, MOST_DIRECTIONS // 2), d) * q.sd
     directions = [axes]
     if not q.diagonal and d > 1:
         u, s, _ = np.linalg.svd(q.root)

@@ -3,11 +3,13 @@
 import dataclasses
 import enum
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from .activity import Activity, judged
 from .psis import importance_ess, psis
 
 
@@ -192,8 +194,20 @@ def moved(x: np.ndarray, log_w: np.ndarray, names: list[str]) -> tuple[float, fl
     return float(shift.max()), float(change.max()), names[worst] if worst < len(names) else str(worst)
 
 
-def diagnose_rows(log_w: Float[np.ndarray, "K R"], n_data: int, *, why: str, skipped: int, n_steps: int) -> Diagnosis:
-    """From K draws for each of R rows with a latent each: how well q(z | x) covers each row's posterior."""
+def diagnose_rows(
+    log_w: Float[np.ndarray, "K R"],
+    n_data: int,
+    *,
+    why: str,
+    skipped: int,
+    n_steps: int,
+    layers: Sequence[Activity] = (),
+    learned: bool = False,
+) -> Diagnosis:
+    """From K draws for each of R rows with a latent each: how well q(z | x) covers each row's posterior.
+
+    layers: what of the latents depends on x (`activity`).   learned: whether the model's own parameters were trained.
+    """
     judge = Judgement()
     log_w = np.asarray(log_w, np.float64)
     k, rows = log_w.shape
@@ -214,6 +228,7 @@ def diagnose_rows(log_w: Float[np.ndarray, "K R"], n_data: int, *, why: str, ski
     judge(0 if ess > ESS_USABLE else 1, f"Reweighting keeps {ess:.0%} of a row's draws (mean importance ESS).")
     sampled = f"with {k} importance samples the log-likelihood is {evidence.mean():.2f}"
     judge(0, f"The ELBO is {elbo.mean():.2f} nats a row; {sampled}, a gap of {gap.mean():.2f}.")
+    judged(layers, learned, judge)
     _ending(judge, why, skipped, n_steps, matters=True)
     verdict, reasons = judge.result()
     se = lambda a: float(n_data * a.std() / math.sqrt(rows))
@@ -222,6 +237,7 @@ def diagnose_rows(log_w: Float[np.ndarray, "K R"], n_data: int, *, why: str, ski
         "heavy": heavy,
         "elbo_per_datum": float(elbo.mean()),
         "log_likelihood_per_datum": float(evidence.mean()),
+        "active_units": {layer.name: [layer.active, layer.units] for layer in layers},
         "khat_quantiles": np.quantile(khats, [0.05, 0.5, 0.95], method="higher").tolist(),
     }
     khat = float(np.quantile(khats, 0.95, method="higher"))  # of infinite ones too: no interpolation

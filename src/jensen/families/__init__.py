@@ -1,6 +1,9 @@
 """Variational families: which q may be chosen."""
 
 from .amortised import Amortised as Amortised
+from .concrete import Concrete as Concrete
+from .concrete import OnRelaxed as OnRelaxed
+from .concrete import relaxed as relaxed
 from .discrete import Bernoulli as Bernoulli
 from .discrete import Categorical as Categorical
 from .flow import InverseAutoregressive as InverseAutoregressive
@@ -15,3 +18,4 @@ from .low_rank import LowRank as LowRank
 from .mean_field import MeanField as MeanField
 from .mixture import Mixture as Mixture
 from .product import Product as Product
+from .univariate import Univariate as Univariate

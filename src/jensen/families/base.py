@@ -96,9 +96,25 @@ class AbstractDistribution(AbstractFamily):
 
         def expected_log_prob(self, mean: PyTree, variance: PyTree) -> Array: ...  # MOMENT_LOG_PROB: to be a prior
 
+        def log_factors(
+            self, draw: PyTree
+        ) -> list[tuple[tuple[str, ...], Array]]: ...  # FACTORS: in the order of drawing
+
+        # WEAK_DERIVATIVE: the noise it needs; other draws z_m (leading axis M) and weights w_m, of which only gradients count:
+        # grad E f(z) = E sum_m (f(z_m) - f(z)) grad w_m
+        def weak_noise_law(self) -> PyTree: ...
+
+        def weak_derivatives(self, draw: PyTree, noise: PyTree) -> tuple[PyTree, Array]: ...
+
+        # STANDARDISED: the standardised draw, and (the draw, log of the map's slope) back from it
+        def standardise(self, draw: PyTree) -> PyTree: ...
+
+        def unstandardise(self, noise: PyTree) -> tuple[PyTree, Array]: ...
+
         # LAYERS: a draw or a noise as a tuple of layers in the order of sampling, and back; the logits of the layer that
         # follows the given ones (relaxed values are fine)
-        n_layers: int
+        @property
+        def n_layers(self) -> int: ...
 
         def layers(self, tree: PyTree) -> tuple: ...
 

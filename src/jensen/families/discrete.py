@@ -13,9 +13,10 @@ from ..facts import Fact
 from ..tree import Layout, default_float
 from .base import PLAIN, UNSIZED, AbstractPlain, AbstractVar
 from .noise import Uniform
+from .weak import one_by_one
 
 MAX_STATES = 2**16
-_FACTS = PLAIN | {Fact.ENUMERABLE, Fact.ENTROPY, Fact.MOMENTS, Fact.MOMENT_LOG_PROB, Fact.LAYERS}
+_FACTS = PLAIN | {Fact.ENUMERABLE, Fact.ENTROPY, Fact.MOMENTS, Fact.MOMENT_LOG_PROB, Fact.LAYERS, Fact.WEAK_DERIVATIVE}
 
 
 def _one_array(name: str, latents) -> tuple[int, ...]:
@@ -71,6 +72,9 @@ class AbstractOneLayer(AbstractPlain):
     def next_logits(self, before):
         return self.logits
 
+    def weak_noise_law(self):
+        return ()  # the expectation over one variable is exact
+
 
 class Bernoulli(AbstractOneLayer):
     """Independent Bernoullis.
@@ -102,6 +106,13 @@ class Bernoulli(AbstractOneLayer):
 
     def log_prob(self, draw):
         return (draw * self.logits - jax.nn.softplus(self.logits)).sum()
+
+    def weak_derivatives(self, draw, noise):
+        """One flip a variable: dp (f(b = 1) - f(b = 0))."""
+        flat = draw.reshape(-1)
+        return one_by_one(flat, 1 - flat[None]).reshape((-1, *draw.shape)), (
+            (1 - 2 * flat) * jax.nn.sigmoid(self.logits).reshape(-1)
+        )
 
     def entropy(self):
         return (jax.nn.softplus(self.logits) - self.logits * jax.nn.sigmoid(self.logits)).sum()
@@ -160,6 +171,12 @@ class Categorical(AbstractOneLayer):
 
     def log_prob(self, draw):
         return (draw * jax.nn.log_softmax(self.logits)).sum()
+
+    def weak_derivatives(self, draw, noise):
+        """Every other category of each variable: sum_c dp_c (f(c) - f(draw))."""
+        flat, p = draw.reshape(-1, draw.shape[-1]), jax.nn.softmax(self.logits).reshape(-1, draw.shape[-1])
+        others = jnp.stack([jnp.roll(flat, s, -1) for s in range(1, draw.shape[-1])])
+        return one_by_one(flat, others).reshape((-1, *draw.shape)), (others * p).sum(-1).reshape(-1)
 
     def entropy(self):
         log_p = jax.nn.log_softmax(self.logits)

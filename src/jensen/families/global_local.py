@@ -1,6 +1,6 @@
 """Global latents shared by all rows, and a latent for each row: what a subsampled plate needs."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -64,7 +64,16 @@ class GlobalLocal(AbstractFamily):
     @property
     def facts(self):
         shared = frozenset(self.top.facts) & frozenset(self.local.facts)
-        return shared - {Fact.MOMENTS, Fact.ENUMERABLE, Fact.PRODUCT} | {Fact.LOCAL}
+        of_one = {
+            Fact.MOMENTS,
+            Fact.ENUMERABLE,
+            Fact.PRODUCT,
+            Fact.LAYERS,
+            Fact.BINARY,
+            Fact.WEAK_DERIVATIVE,
+            Fact.STANDARDISED,
+        }
+        return shared - of_one | {Fact.LOCAL}
 
     def kind_of(self, site):
         return self.top.kind_of(site)
@@ -93,7 +102,8 @@ class GlobalLocal(AbstractFamily):
                     "MeanField()",
                 )
             )
-        return OnBatch(self.top, eqx.filter_vmap(self.local)(x.rows), x.weight)
+        rows: Any = eqx.filter_vmap(self.local)(x.rows)
+        return OnBatch(self.top, rows, x.weight)
 
 
 def _has_shape(leaf) -> bool:

@@ -38,7 +38,7 @@ class Layers(AbstractPlain):
     names: tuple[str, ...] | None = eqx.field(static=True)
     hidden: tuple[int, ...] = eqx.field(static=True)
     activation: str = eqx.field(static=True)
-    facts: ClassVar = (PLAIN | {Fact.ENUMERABLE, Fact.LAYERS, Fact.BINARY}) - {Fact.OWN_PARAMETERS}
+    facts: ClassVar = (PLAIN | {Fact.ENUMERABLE, Fact.LAYERS, Fact.BINARY, Fact.FACTORS}) - {Fact.OWN_PARAMETERS}
 
     def __init__(
         self,
@@ -112,6 +112,11 @@ class Layers(AbstractPlain):
         """log q(h_l | h_{l-1}) of each layer."""
         h = self.layers(draw)
         return tuple(bernoulli_log_prob(self.next_logits(h[:i]), h[i]).sum() for i in range(len(h)))
+
+    def log_factors(self, draw):
+        names = self.names or ()
+        read = [names[max(0, i - 1) : i + 1] for i in range(len(names))]
+        return list(zip(read, self.layer_log_probs(draw), strict=True))
 
     def log_prob(self, draw):
         return sum(self.layer_log_probs(draw), jnp.zeros((), self.logits.dtype))

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
@@ -18,7 +19,10 @@ from .gaussian import (
     start_log_scale,
     start_scale,
 )
-from .noise import StandardNormal
+from .noise import StandardNormal, Uniform
+from .weak import normal, one_by_one
+
+_BY_COORDINATE = {Fact.INDEPENDENT_COORDINATES, Fact.WEAK_DERIVATIVE}
 
 
 class MeanField(AbstractPlain):
@@ -36,7 +40,7 @@ class MeanField(AbstractPlain):
     log_scale: Float[Array, " D"]
     layout: Layout = eqx.field(static=True)
     start: float = eqx.field(static=True)
-    facts: ClassVar = PLAIN | {Fact.REPARAMETERISED, Fact.ENTROPY, Fact.MOMENTS, Fact.MOMENT_LOG_PROB}
+    facts: ClassVar = PLAIN | {Fact.REPARAMETERISED, Fact.ENTROPY, Fact.MOMENTS, Fact.MOMENT_LOG_PROB} | _BY_COORDINATE
 
     def __init__(self, shape: PyTree = None, *, loc: PyTree = None, scale: PyTree = 0.1):
         check_scale("MeanField", scale)
@@ -69,6 +73,14 @@ class MeanField(AbstractPlain):
     def log_prob(self, draw):
         eps = (self.layout.ravel(draw) - self.loc) * jnp.exp(-self.log_scale)
         return log_normal_from_noise(eps, self.log_scale)
+
+    def weak_noise_law(self):
+        return Uniform((2, self.loc.shape[0]))
+
+    def weak_derivatives(self, draw, noise):
+        flat = self.layout.ravel(draw)
+        new, weights = normal(flat, self.loc, self.log_scale, noise)
+        return jax.vmap(self.layout.unravel)(one_by_one(flat, new)), weights.reshape(-1)
 
     def entropy(self):
         return gaussian_entropy(self.log_scale)

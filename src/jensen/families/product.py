@@ -49,7 +49,11 @@ class Product(AbstractPlain):
 
     @property
     def facts(self):
-        return frozenset.intersection(*[frozenset(q.facts) for q in self.factors]) | {Fact.PRODUCT}
+        shared = frozenset.intersection(*[frozenset(q.facts) for q in self.factors])
+        return shared - {Fact.LAYERS, Fact.BINARY, Fact.WEAK_DERIVATIVE, Fact.STANDARDISED} | {
+            Fact.PRODUCT,
+            Fact.FACTORS,
+        }
 
     @property
     def sites(self) -> dict[Name, AbstractDistribution]:
@@ -91,6 +95,9 @@ class Product(AbstractPlain):
         """log q_g(z_g), a factor each: what sitewise estimators differentiate."""
         groups = _grouped(self.names, draw)
         return {n: q.log_prob(groups[n]) for n, q in self.sites.items()}
+
+    def log_factors(self, draw):
+        return [((n,) if isinstance(n, str) else n, v) for n, v in self.site_log_probs(draw).items()]
 
     def log_prob(self, draw):
         return sum(self.site_log_probs(draw).values())

@@ -24,15 +24,16 @@ from .ladder import Ladder, Step
 from .progress import steps_shown
 from .result import Attempt, Fit
 from .view import other_view
+from .wake_sleep import WAKE_SLEEP
 
-OTHERS = ("auto", "gradient", "flow")
+BY_STEPS = ("gradient", "flow", *WAKE_SLEEP)  # iterated by the compiled loop, checkpoints and all
 
 
 def method_names() -> list[str]:
     """All names that `fit(method=...)` takes."""
     from .methods import SOLVERS
 
-    return [*OTHERS, *SOLVERS]
+    return ["auto", *BY_STEPS, *SOLVERS]
 
 
 def obstacle(model: AbstractModel, rows: Any, batch_size: int | None) -> str | None:

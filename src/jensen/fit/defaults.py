@@ -65,8 +65,12 @@ def local_of(model: AbstractModel) -> Any:
 
 
 def default_family(model: AbstractModel) -> AbstractFamily:
-    """Mean field over the continuous sites, Bernoulli and Categorical over the discrete ones; amortised if plated."""
+    """Mean field over the continuous sites, Bernoulli and Categorical over the discrete ones; amortised if plated, and
+    layer by layer against the order of a layered prior."""
     if model.plated:
+        layers = getattr(model, "bottom_up", ())
+        if layers:
+            return families.Amortised(families.Layers(layers))
         kinds = getattr(model, "site_kinds", {})
         real = all(k == "real" for k in kinds.values())
         return families.Amortised(None if real else _factors(model.latents, kinds))

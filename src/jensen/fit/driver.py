@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from ..algorithms.gradient_vi import GradientVI
+from ..algorithms.descent import AbstractDescent
 from ..algorithms.restarts import Restarts
 from ..batch import Batch
 from ..compiled import key_for
+from ..diagnostics.activity import activity
 from ..diagnostics.verdict import Diagnosis, diagnose_global, diagnose_rows
 from ..errors import ModelError, explain
 from ..function import description
@@ -62,7 +63,7 @@ class Job:
         return int(np.clip(max(self.n_steps // 50, min(epoch, self.n_steps // 10)), 100, 1000))
 
 
-def _lanes(algorithm: GradientVI, job: Job) -> Any:
+def _lanes(algorithm: AbstractDescent, job: Job) -> Any:
     return Restarts(algorithm, job.n_restarts) if job.n_restarts > 1 else algorithm
 
 
@@ -103,7 +104,7 @@ def _alive(runner: Runner, carry: Carry) -> bool:
     return bool(seen[3]) and int(after.monitor.skipped) == 0
 
 
-def _shifted_start(algorithm: GradientVI, job: Job, composition: Composition) -> GradientVI:
+def _shifted_start(algorithm: AbstractDescent, job: Job, composition: Composition) -> AbstractDescent:
     """The algorithm with starting values shifted at random until a step succeeds.
 
     Raises: ModelError if none of 60 starts has a finite log density and gradient.
@@ -177,7 +178,7 @@ def _fingerprint(runner: Runner, job: Job) -> str:
     return digest.hexdigest()[:24]
 
 
-def drive(algorithm: GradientVI, composition: Composition, job: Job) -> Fit:
+def drive(algorithm: AbstractDescent, composition: Composition, job: Job) -> Fit:
     """Start, step size, loop, verdict; from other starting values if the given ones do not work."""
     try:
         return _drive(algorithm, composition, job)
@@ -185,7 +186,7 @@ def drive(algorithm: GradientVI, composition: Composition, job: Job) -> Fit:
         return _drive(_shifted_start(algorithm, job, composition), composition, job)
 
 
-def _drive(algorithm: GradientVI, composition: Composition, job: Job) -> Fit:
+def _drive(algorithm: AbstractDescent, composition: Composition, job: Job) -> Fit:
     label = type(composition.family).__name__
     path = None if job.checkpoint is None else job.checkpoint / f"{label}.ckpt"
     runner = _runner(_lanes(algorithm, job), job)
@@ -255,7 +256,9 @@ def _result(algorithm, composition, job, runner, outcome, history, step_size) ->
         rows = _some_rows(job)
         n_data = n_rows(job.rows)
         z, log_p, log_q = draws_rows(parts.model, parts.family, rows, DRAWS_A_ROW, job.seed)
-        diagnosis = diagnose_rows(log_p - log_q, n_data, **common)
+        layers = activity(z, getattr(parts.model, "site_kinds", {}))
+        learned = bool(jax.tree.leaves(split_trainable(parts.model)[0]))
+        diagnosis = diagnose_rows(log_p - log_q, n_data, layers=layers, learned=learned, **common)
     else:
         if isinstance(job.rows, MappedArray):
             z, log_p, log_q, complete = draws_streamed(parts.model, parts.family, job.rows, job.seed)

@@ -14,7 +14,8 @@ import optax
 from .. import families, gradients, objectives
 from ..algorithms.adam import adam
 from ..algorithms.budget import Budget
-from ..algorithms.gradient_vi import GradientVI, Optimiser
+from ..algorithms.descent import Optimiser
+from ..algorithms.gradient_vi import GradientVI
 from ..algorithms.target import in_default
 from ..errors import ModelError, OptionError, explain
 from ..facts import Fact
@@ -26,8 +27,8 @@ from ..models.base import AbstractModel
 from ..models.coerce import as_model
 from ..models.host import surfaced
 from ..objectives.base import AbstractObjective
-from . import cache, defaults
-from .auto import check_method, obstacle, refuse_method, solve
+from . import cache, defaults, wake_sleep
+from .auto import BY_STEPS, check_method, obstacle, refuse_method, solve
 from .driver import Job, drive
 from .minibatch import MappedArray, first_batch, n_rows
 from .result import Fit
@@ -74,10 +75,12 @@ def fit(
         model: a NumPyro function, or a jensen model (`LogDensity`, `LatentVariable`, `from_numpyro(...)`).
         data: for a NumPyro function its arguments (tuple, dict or one value); else an array, table or tree of arrays
             with a leading row axis, or the path of a `.npy` larger than memory.
-        family, objective, gradient, plan: the axes, as objects, classes or names (`"full-rank"`).
-        method: "auto" (the ladder), "gradient" (stochastic gradients), or one rung by name: "laplace", "pathfinder",
-            "dadvi", "natural-gradient", "batch-and-match", "score-matching", "mixture", "importance",
-            "conditional-gaussian", "hmc", "nuts", "mala", "smc", "flow".
+        family, objective, gradient, plan: the axes, as objects, classes or names (`"full-rank"`). gradient="auto": the
+            estimator that is best on a short trial (`gradient_lab`).
+        method: "auto" (the ladder), "gradient" (stochastic gradients), "wake-sleep", "reweighted-wake-sleep" or
+            "wake-wake" (for a latent with each row), or one rung by name: "laplace", "pathfinder", "dadvi",
+            "natural-gradient", "batch-and-match", "score-matching", "mixture", "importance", "conditional-gaussian",
+            "hmc", "nuts", "mala", "smc", "flow".
         budget: "seconds:30", "evaluations:20000" (of the density with its gradient), or a number of seconds. What is
             best when it runs out is returned, with its verdict.
         optimizer: an Optax transformation; a number: Adam with that step size; None: Adam whose step size is chosen on
@@ -104,13 +107,16 @@ def fit(
     }  # fmt: skip
     given = [name for name, value in of_gradients.items() if value is not None]
     limit, asked = Budget.parse(budget), None if method is None else check_method(method)
+    if asked in wake_sleep.WAKE_SLEEP:
+        wake_sleep.refuse_axes(asked, objective=objective, gradient=gradient, plan=plan)
     if isinstance(data, (str, Path)):
         data = _open(Path(data))
     again = functools.partial(
         fit, method=method, budget=budget, n_draws=n_draws, progress=progress,
         **{k: v for k, v in of_gradients.items() if v is not None and k not in ("checkpoint", "on_chunk")},
     )  # fmt: skip
-    precise, made = model, not isinstance(model, AbstractModel) and not given and asked != "gradient"
+    by_steps = given or asked in ("gradient", *wake_sleep.WAKE_SLEEP)
+    precise, made = model, not isinstance(model, AbstractModel) and not by_steps
     if made:  # the ladder's precision, so that its arguments keep all their digits
         with jax.enable_x64(True):
             precise, rows = as_model(model, data)
@@ -128,14 +134,14 @@ def fit(
         )
     batch_size = _batch_size(model, rows, batch_size)
     wrong = obstacle(model, rows, batch_size)
-    if asked not in (None, "gradient", "flow"):
+    if asked not in (None, *BY_STEPS):
         if given:
             because = "these belong to stochastic gradients"
             instead = 'method="gradient", or none of them'
             raise OptionError(explain(f"method={method!r} with {given}", "the two do not meet", because, instead))
         if wrong is not None and asked != "auto":
             raise refuse_method(asked, wrong)
-    if asked not in ("gradient", "flow") and wrong is None and not given:
+    if asked not in BY_STEPS and wrong is None and not given:
         with jax.enable_x64(True):
             exact = as_rows(raw, divisible=divisible)
         out = solve(model, precise, exact, asked or "auto", seed, limit, n_draws, progress)
@@ -152,7 +158,9 @@ def fit(
     )
     plan = cast(plans.AbstractPlan, defaults.named("plan", plan, defaults.exported(plans)) or plans.IID())
     chosen = defaults.named("family", family, defaults.exported(families))
-    gradient = cast(AbstractEstimator | None, defaults.named("gradient", gradient, defaults.exported(gradients)))
+    on_trial = isinstance(gradient, str) and gradient.lower() == "auto"
+    asked_gradient = None if on_trial else gradient
+    gradient = cast(AbstractEstimator | None, defaults.named("gradient", asked_gradient, defaults.exported(gradients)))
     spec = first_batch(rows, batch_size)
     job = Job(
         rows=rows, batch_size=batch_size, first=spec, seed=seed, n_steps=n_steps or DEFAULT_STEPS,
@@ -166,11 +174,20 @@ def fit(
     def attempt(family: AbstractFamily) -> Fit:
         bound = defaults.bind(family, model, rows, seed)
         minibatched = batch_size is not None and rows is not None and batch_size < n_rows(rows)
-        composition = defaults.complete(model, bound, objective, gradient, plan, n_samples, minibatched)
+        if asked in wake_sleep.WAKE_SLEEP:
+            return drive(*wake_sleep.made(asked, model, bound, _optimiser(optimizer), n_samples, minibatched), job)
+        composition, why = defaults.complete(model, bound, objective, gradient, plan, n_samples, minibatched), ""
+        if on_trial:
+            from ..lab.choose import Subject, choose
+
+            subject = Subject(model, bound, objective, rows, batch_size, spec, seed)
+            composition, why = choose(subject, plan, n_samples)
         check(composition)
         parts = Parts(model, bound, defaults.bind_gradient(composition.gradient, model, rows, seed))
         algorithm = GradientVI(parts, objective, plan, _optimiser(optimizer), composition.n_samples)
-        return drive(algorithm, composition, job)
+        out = drive(algorithm, composition, job)
+        out.options |= {"gradient_chosen": why} if on_trial else {}
+        return out
 
     first = attempt(chosen if chosen is not None else defaults.default_family(model))
     best = first

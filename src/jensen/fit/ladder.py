@@ -24,6 +24,7 @@ from ..samplers.conditional import ConditionalGaussian
 from .view import View
 
 FEW = 30  # dimensions
+MOST_BLOCKS = 16  # of 64 particles
 USUAL = 0.99  # share of q's draws below whose log-weights a particle is no lead
 PLAIN = 0.02  # by which weights may move a Gaussian that is kept as it is
 RANK = {Verdict.RELIABLE: 2, Verdict.DOUBTFUL: 1, Verdict.UNRELIABLE: 0}
@@ -222,6 +223,8 @@ class Ladder:
             some = slice(None, None, max(1, len(solution.draws) // min(4096, n_proposals(view.target.dim))))
             largest = max(largest, np.max(np.asarray(solution.log_p)[some] - proposal.log_prob(solution.draws[some])))
         blocks = 4 if solution.findings.get("n_components", 1) > 1 else 1
+        if solution.draws is not None and self.steps and view.target.dim <= FEW:  # a rung has failed: look harder
+            blocks = MOST_BLOCKS
         scale = gaussian_of(solution.q) if solution.draws is None else _gaussian_like(solution)
         usual = float(np.quantile(weighed.log_p - weighed.log_q, USUAL)) if np.isfinite(largest) else None
         floor = _floor(solution, weighed)

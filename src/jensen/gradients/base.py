@@ -120,8 +120,8 @@ class AbstractEstimator(eqx.Module):
     """A deterministic function of noise. Its inexact arrays are trainable: by `own_loss`, or, if
     `minimises_variance`, by the gradient's own square (its mean does not depend on them).
 
-    requires, min_samples: for the judge.   unbiased: what conformance holds it to.   role: "path", "score" or None:
-    how `Sitewise` may use it for one site.
+    requires, min_samples: for the judge.   unbiased: what conformance holds it to.   role: "path", "score", "enumerate"
+    or None: how `Sitewise` may use it for one site.
     """
 
     requires: AbstractVar[tuple]

@@ -26,7 +26,7 @@ class Enumerate(AbstractStateless):
     requires: ClassVar = (_LISTED,)
     min_samples: ClassVar = 1
     unbiased: ClassVar = True
-    role: ClassVar = None
+    role: ClassVar = "enumerate"
 
     def noise(self, key, plan, q, shape):
         return jnp.zeros((shape[0], 0))  # nothing is random; only K matters

@@ -13,10 +13,10 @@ SCORE = Requirement("family", Fact.DRAW_LOG_PROB, "the score, d log q / dphi, is
 LAYERS = Requirement(
     "family", Fact.LAYERS, "the variables of a layer are relaxed or flipped together", "LeaveOneOut(), or Pathwise()"
 )
-BINARY = Requirement(
-    "family", Fact.BINARY, "each variable is compared with its opposite", "LeaveOneOut(), or REBAR()"
+BINARY = Requirement("family", Fact.BINARY, "each variable is compared with its opposite", "LeaveOneOut(), or REBAR()")
+LINEAR = Requirement(
+    "objective", Fact.LINEAR, "the signal of each draw is its own log-weight", "ELBO(), or LeaveOneOut()"
 )
-LINEAR = Requirement("objective", Fact.LINEAR, "the signal of each draw is its own log-weight", "ELBO(), or LeaveOneOut()")
 FRESH = Requirement(
     "plan",
     Fact.FRESH,

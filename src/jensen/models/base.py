@@ -34,6 +34,12 @@ class AbstractModel(eqx.Module):
     def log_density(self, z: PyTree, x: PyTree) -> Float[Array, ""]:
         """log p(z, x) in nats. `x` is one row if `plated`, else a `Batch`."""
 
+    if TYPE_CHECKING:  # only where a fact says so
+
+        def log_factors(
+            self, z: PyTree, x: PyTree
+        ) -> list[tuple[tuple[str, ...], Array]]: ...  # FACTORS: (sites read, value)
+
     @abc.abstractmethod
     def constrain(self, z: PyTree) -> PyTree:
         """One latent in the user's coordinates: what samples and summaries show."""

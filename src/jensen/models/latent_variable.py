@@ -1,17 +1,21 @@
 """Latent-variable model: a prior, and a decoder whose parameters are point estimates."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PyTree
 
 from ..errors import ModelError, explain
 from ..facts import Fact
 from ..families.base import AbstractDistribution
+from ..families.discrete import Bernoulli
+from ..families.layered import Layers
 from ..families.mean_field import MeanField
-from ..nets import MLP
+from ..nets import MLP, FromBits, Reads
 from ..tree import Frozen
 from .base import AbstractModel
 from .likelihoods import LIKELIHOODS, AbstractLikelihood
@@ -24,7 +28,7 @@ class LatentVariable(AbstractModel):
                 in so many dimensions.   decoder: any Equinox module z -> outputs of the likelihood.
                 likelihood: "bernoulli" | "gaussian" | "poisson" with `shape`, or an `AbstractLikelihood`.
                 shape: shape of one row of data.   train_prior: learn the prior's parameters too.
-    Facts:      MOMENT_PRIOR (closed-form KL) if the prior has MOMENT_LOG_PROB.
+    Facts:      MOMENT_PRIOR (closed-form KL) if the prior has MOMENT_LOG_PROB; GENERATIVE.
     Reference:  Kingma and Welling (2014), equation 7.  [kingma2014vae]
     """
 
@@ -73,10 +77,47 @@ class LatentVariable(AbstractModel):
         like = _likelihood(likelihood, shape)
         return cls(n_latents, MLP(key, n_latents, hidden, like.n_outputs, activation=activation), like)
 
+    @classmethod
+    def belief_net(
+        cls,
+        key: Array,
+        widths: Sequence[int] = (200, 200),
+        shape: tuple[int, ...] = (784,),
+        likelihood: AbstractLikelihood | str = "bernoulli",
+        *,
+        hidden: Sequence[int] = (),
+        activation: str = "tanh",
+        mean: Any = None,
+    ):
+        """A sigmoid belief network: layers of binary units above the data, all weights trained.
+
+        Definition: p(h_L) ... p(h_1 | h_2) p(x | h_1); each conditional is a net of 2 h - 1, prior log-odds start at 0.
+        Arguments:  widths: units of each layer, the one next to the data first.   hidden, activation: hidden layers
+                    of each net; () makes the network linear.   mean: of the rows, where the decoder's biases start.
+        Latents:    one layer: an array of shape `(widths[0],)`, for q = `Amortised(Bernoulli())`; more: a dictionary
+                    {"h1", "h2", ...}, h1 next to the data, for q = `Amortised(Layers(("h1", "h2", ...)))`.
+        Reference:  Neal (1992); Mnih and Gregor (2014); Yin and Zhou (2019), section 4.2, for the sizes.  [neal1992belief]
+        """
+        if not widths:
+            asked, because = "`belief_net(widths=())`", "each number is the units of one layer of latents"
+            raise ModelError(explain(asked, "there is no layer", because, "widths=(200, 200)"))
+        k1, k2 = jr.split(key)
+        like = _likelihood(likelihood, shape)
+        net = MLP(k1, widths[0], hidden, like.n_outputs, activation=activation)
+        if mean is not None:
+            net = eqx.tree_at(lambda m: m.biases[-1], net, like.outputs_of(jnp.ravel(jnp.asarray(mean))))
+        if len(widths) == 1:
+            return cls(Bernoulli(jnp.zeros(widths[0])), FromBits(net), like, train_prior=True)
+        names = [f"h{i + 1}" for i in range(len(widths))]
+        top_down = dict(reversed(list(zip(names, widths, strict=True))))
+        prior = Layers(top_down, hidden=tuple(hidden), activation=activation, key=k2)
+        return cls(prior, Reads(FromBits(net), ("h1",)), like, train_prior=True)
+
     @property
     def facts(self):
-        own = {Fact.DIFFERENTIABLE, Fact.EXACT_LOG_WEIGHT, Fact.MINIBATCH}
-        return frozenset(own | ({Fact.MOMENT_PRIOR} if Fact.MOMENT_LOG_PROB in self._prior.facts else set()))
+        own = {Fact.DIFFERENTIABLE, Fact.TWICE_DIFFERENTIABLE, Fact.EXACT_LOG_WEIGHT, Fact.MINIBATCH, Fact.GENERATIVE}
+        moments = {Fact.MOMENT_PRIOR} if Fact.MOMENT_LOG_PROB in self._prior.facts else set()
+        return frozenset(own | moments | (self._prior.facts & {Fact.FACTORS}))
 
     @property
     def _prior(self) -> AbstractDistribution:
@@ -88,12 +129,26 @@ class LatentVariable(AbstractModel):
 
     @property
     def site_kinds(self) -> dict[str, str]:
-        """The prior's kind of draws, which q's must share; one site called "z" if the prior names none."""
-        names = [s for n in getattr(self._prior, "sites", ["z"]) for s in ((n,) if isinstance(n, str) else n)]
+        """The prior's kind of draws, which q's must share; one site called "z" if its draws are not named."""
+        factors = getattr(self._prior, "sites", None) or getattr(self._prior, "names", None) or ["z"]
+        names = [s for n in factors for s in ((n,) if isinstance(n, str) else n)]
         return {s: self._prior.kind_of(s) for s in names}
+
+    @property
+    def bottom_up(self) -> tuple[str, ...]:
+        """Names of the prior's layers against its order, the one next to the data first; () unless it is layered."""
+        prior: Any = self._prior
+        chained = Fact.LAYERS in prior.facts and Fact.PRODUCT not in prior.facts and prior.n_layers > 1
+        return tuple(reversed(prior.names)) if chained else ()
 
     def log_density(self, z, x):
         return self._prior.log_prob(z) + self.log_likelihood(z, x)
+
+    def log_factors(self, z, x):
+        """log p(z) factor by factor, and log p(x | z), which reads what the decoder's `reads` names (all, without)."""
+        factors = self._prior.log_factors(z)
+        every = tuple(s for sites, _ in factors for s in sites)
+        return [*factors, (getattr(self.decoder, "reads", every), self.log_likelihood(z, x))]
 
     def log_likelihood(self, z: PyTree, x: PyTree) -> Float[Array, ""]:
         """log p(x | z) of one row."""
@@ -112,8 +167,13 @@ class LatentVariable(AbstractModel):
 
     def sample(self, key: Array) -> Array:
         """One row x from the model."""
+        return self.sample_joint(key)[1]
+
+    def sample_joint(self, key: Array) -> tuple[PyTree, Array]:
+        """A latent from the prior, and a row from it: (z, x) ~ p(z) p(x | z) (GENERATIVE)."""
         k1, k2 = jr.split(key)
-        return self.likelihood.sample(k2, self.decoder(self._prior.sample(k1)))
+        z = self._prior.latent(self._prior.sample(k1))
+        return z, self.likelihood.sample(k2, self.decoder(z))
 
 
 def _likelihood(likelihood, shape) -> AbstractLikelihood:

@@ -12,6 +12,9 @@ from jaxtyping import Array, Float
 
 from ..families.gaussian import LOG_2PI
 from ..kernels import bernoulli_log_prob
+from ..tree import default_float
+
+MEAN_RANGE = 0.01, 0.99  # a pixel that is never on must still be able to learn
 
 
 class AbstractLikelihood(eqx.Module):
@@ -28,6 +31,10 @@ class AbstractLikelihood(eqx.Module):
 
     @abc.abstractmethod
     def mean(self, outputs: Float[Array, " O"]) -> Array: ...
+
+    @abc.abstractmethod
+    def outputs_of(self, mean: Float[Array, " O"]) -> Float[Array, " O"]:
+        """The outputs whose `mean` is (nearly) this one: where a decoder's biases start."""
 
     @abc.abstractmethod
     def sample(self, key: Array, outputs: Float[Array, " O"]) -> Array: ...
@@ -48,6 +55,9 @@ class BernoulliLikelihood(AbstractLikelihood):
 
     def mean(self, outputs):
         return jax.nn.sigmoid(outputs).reshape(self.shape)
+
+    def outputs_of(self, mean):
+        return jax.scipy.special.logit(jnp.clip(mean, *MEAN_RANGE)).astype(default_float())
 
     def sample(self, key, outputs):
         return jr.bernoulli(key, self.mean(outputs)).astype(outputs.dtype)
@@ -79,6 +89,9 @@ class GaussianLikelihood(AbstractLikelihood):
     def mean(self, outputs):
         return outputs.reshape(self.shape)
 
+    def outputs_of(self, mean):
+        return mean.astype(default_float())
+
     def sample(self, key, outputs):
         return (outputs + self.scale() * jr.normal(key, outputs.shape)).reshape(self.shape)
 
@@ -99,6 +112,9 @@ class PoissonLikelihood(AbstractLikelihood):
 
     def mean(self, outputs):
         return jnp.exp(outputs).reshape(self.shape)
+
+    def outputs_of(self, mean):
+        return jnp.log(jnp.maximum(mean, MEAN_RANGE[0])).astype(default_float())
 
     def sample(self, key, outputs):
         return jr.poisson(key, self.mean(outputs)).astype(outputs.dtype)

@@ -74,7 +74,7 @@ class LogDensity(AbstractModel):
     def facts(self):
         own = {Fact.EXACT_LOG_WEIGHT}
         if self.differentiable:
-            own |= {Fact.DIFFERENTIABLE}
+            own |= {Fact.DIFFERENTIABLE, Fact.TWICE_DIFFERENTIABLE}
         if self.plated or self.log_likelihood is not None:
             own |= {Fact.MINIBATCH}
         return frozenset(own)

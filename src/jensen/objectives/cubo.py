@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 
 from ..errors import OptionError, explain
+from ..facts import Fact
 from .base import EXACT_WEIGHT, INDEPENDENT_DRAWS, RATIO, AbstractObjective
 
 
@@ -22,7 +23,7 @@ class CUBO(AbstractObjective):
     """
 
     n: float = eqx.field(static=True)
-    facts: ClassVar = frozenset()
+    facts: ClassVar = frozenset({Fact.WHOLE_WEIGHT})
     requires: ClassVar = (RATIO, EXACT_WEIGHT, INDEPENDENT_DRAWS)
     sense: ClassVar = -1
     min_samples: ClassVar = 2

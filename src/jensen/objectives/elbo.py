@@ -28,7 +28,6 @@ class ELBO(AbstractObjective):
     """
 
     closed: str = eqx.field(static=True)
-    facts: ClassVar = frozenset({Fact.LINEAR})
     sense: ClassVar = 1
     min_samples: ClassVar = 1
 
@@ -39,6 +38,10 @@ class ELBO(AbstractObjective):
                 explain(asked, "it is unknown", "it names the closed-form part", '"none", "entropy" or "kl"')
             )
         self.closed = exact
+
+    @property
+    def facts(self):
+        return frozenset({Fact.LINEAR, Fact.WHOLE_WEIGHT} if self.closed == "none" else {Fact.LINEAR})
 
     @property
     def requires(self):

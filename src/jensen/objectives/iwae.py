@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import jax
 
+from ..facts import Fact
 from .base import EXACT_WEIGHT, INDEPENDENT_DRAWS, RATIO, AbstractObjective
 
 
@@ -17,7 +18,7 @@ class IWAE(AbstractObjective):
     Reference:  Burda, Grosse and Salakhutdinov (2016), equation 8.  [burda2016iwae]
     """
 
-    facts: ClassVar = frozenset()
+    facts: ClassVar = frozenset({Fact.WHOLE_WEIGHT})
     requires: ClassVar = (RATIO, EXACT_WEIGHT, INDEPENDENT_DRAWS)
     sense: ClassVar = 1
     min_samples: ClassVar = 1

@@ -38,7 +38,7 @@ class Renyi(AbstractObjective):
 
     @property
     def facts(self):
-        return frozenset({Fact.LINEAR}) if self.alpha == 1 else frozenset()
+        return frozenset({Fact.LINEAR, Fact.WHOLE_WEIGHT} if self.alpha == 1 else {Fact.WHOLE_WEIGHT})
 
     @property
     def requires(self):

@@ -6,6 +6,11 @@ METHODS = {
     "auto": "Climbs from cheap methods to costly ones, and stops at the first that passes every check.",
     "gradient": "Fits q by stochastic gradients of the objective, step by step.",
     "flow": "A Gaussian bent by a neural network (a normalising flow), fitted by stochastic gradients.",
+    "wake-sleep": "Awake, the model learns to produce the rows from latents that q proposes; asleep, q learns to tell the "
+    "latents of rows that the model dreams.",
+    "reweighted-wake-sleep": "Wake-sleep with several draws of q a row, weighed by how much the model prefers each; q learns "
+    "from them and from dreams.",
+    "wake-wake": "Reweighted wake-sleep without dreams: q learns only from its weighed draws for rows of the data.",
     "laplace": "A Gaussian at each mode found, as wide as the curvature there says; the best of them is kept.",
     "pathfinder": "The best of the Gaussians that quick climbs to the mode pass on their way.",
     "dadvi": "A Gaussian fitted coordinate by coordinate on fixed draws (deterministic ADVI); where there are not too "

@@ -94,9 +94,9 @@ class Chains(AbstractSolver):
         return cls("hmc", most=240, accept=0.95, trajectory=4.0, cap=256, diagonal=True)
 
     def solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
-        from ..algorithms.mixture import ModeMixture
+        from ..algorithms.mixture import gaussians
 
-        start = start or ModeMixture().solve(target, None, seed)
+        start = start or gaussians(target, seed)
         if start.q is None:
             return start
         self.n_chains = self.chains or (N_CHAINS if target.dim <= MANY else N_CHAINS // 4)
@@ -186,8 +186,10 @@ def thinned(segment: Segment, stride: int) -> Segment:
     """Without positions in z, and with every stride-th iteration (at least one)."""
     keep = slice(None, None, -min(stride, SEGMENT))
     kept = segment.u[keep][::-1]
-    return segment._replace(
-        z=segment.z[:0], u=kept.astype(np.float32) if stride > 1 else kept.copy(), log_p=segment.log_p[keep][::-1]
+    return segment._replace(  # copies: a view would keep the whole segment alive
+        z=np.empty((0, *segment.z.shape[1:])),
+        u=kept.astype(np.float32) if stride > 1 else kept.copy(),
+        log_p=segment.log_p[keep][::-1].copy(),
     )
 
 

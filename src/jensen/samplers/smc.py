@@ -70,10 +70,10 @@ class AnnealedSMC(AbstractSolver):
         self.kept_ess = kept_ess
 
     def solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
-        from ..algorithms.mixture import ModeMixture
+        from ..algorithms.mixture import gaussians
 
         needs_derivatives(target, self.name)
-        start = start or ModeMixture().solve(target, None, seed)
+        start = start or gaussians(target, seed)
         if start.q is None:
             return start
         base, rng, key = widened(start.q, seed), np.random.default_rng([seed, 41]), key_for(seed, "smc")

@@ -17,12 +17,13 @@ from jaxtyping import Array, Float, UInt32
 
 from ..batch import Batch
 from ..compiled import key_for
+from ..facts import Fact
 from ..families.base import AbstractFamily
 from ..function import Static
 from ..gradients.base import Bound
 from ..models.latent_variable import LatentVariable
 from ..objectives import ELBO
-from ..tree import default_float, row_spec
+from ..tree import Layout, default_float, row_spec
 
 BLOCK = 256  # rows at once through encoder or decoder alone
 CELLS = 64, 32  # rows and draws at once through both: bounds the memory of the log-weights
@@ -50,14 +51,30 @@ def _split(*modules: Any) -> tuple[Any, Static]:
     return arrays, Static(static)
 
 
+def _mean(q: Any) -> Any:
+    """E[z]; of binary layers without closed moments the first exactly, the others by a mean-field pass: each given the
+    probabilities of the one before."""
+    if Fact.MOMENTS in q.facts:
+        return q.moments()[0]
+    means = ()
+    for _ in range(q.n_layers):
+        means = (*means, jax.nn.sigmoid(q.next_logits(means)))
+    return q.unlayered(means)
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _encode(static: Static, arrays, rows: Array) -> Array:
     (family,) = eqx.combine(arrays, static.tree)
-    return jax.vmap(lambda x: family(x).moments()[0])(rows)
+
+    def one(x: Array) -> Array:
+        mean = _mean(family(x))
+        return Layout(mean).ravel(mean)
+
+    return jax.vmap(one)(rows)
 
 
 def encode(family: AbstractFamily, rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n latent"]:
-    """E[z] under q(z | x) of each row."""
+    """E[z] under q(z | x) of each row, its arrays one after another."""
     arrays, static = _split(family)
     return _in_blocks(lambda x: _encode(static, arrays, x), BLOCK, rows.astype(default_float()))
 
@@ -65,7 +82,8 @@ def encode(family: AbstractFamily, rows: Float[np.ndarray, "n d"]) -> Float[np.n
 @functools.partial(jax.jit, static_argnums=0)
 def _decode(static: Static, arrays, latents: Array) -> Array:
     (model,) = eqx.combine(arrays, static.tree)
-    return jax.vmap(model.decode)(latents)
+    layout = Layout(model.latents)
+    return jax.vmap(lambda z: model.decode(layout.unravel(z)))(latents)
 
 
 def decode(model: LatentVariable, latents: Float[np.ndarray, "n latent"]) -> Float[np.ndarray, "n d"]:

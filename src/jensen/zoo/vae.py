@@ -1,34 +1,21 @@
 """Variational autoencoder with the scikit-learn API."""
 
-import dataclasses
-import numbers
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import optax
-from jaxtyping import Float
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
-from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_array, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..compiled import key_for
-from ..errors import DataError, OptionError, explain
 from ..families import Amortised
-from ..fit.fit import fit as fit_parts
 from ..gradients.base import AbstractEstimator
 from ..models.latent_variable import LatentVariable
-from ..nets import ACTIVATIONS
 from ..objectives import ELBO
 from ..objectives.base import AbstractObjective
-from . import rowwise
-
-EPOCHS, FEWEST_STEPS, MOST_STEPS = 100, 1_000, 20_000
-STEP_SIZE = 1e-3
+from .base import AbstractLatentModel, Composed
 
 
-class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator):
+class VAE(AbstractLatentModel):
     """Variational autoencoder (VAE): a nonlinear factor analysis with a density of its own.
 
     Definition: p(x) = int N(z; 0, I) p(x | decoder(z)) dz, fitted together with q(z | x) = N(mu(x), diag sigma(x)^2) by
@@ -56,6 +43,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseE
     Reference:  Kingma and Welling (2014); Burda, Grosse and Salakhutdinov (2016) for `score_samples`.  [kingma2014vae]
     """
 
+    latent_dim: int
+    counts: ClassVar = ("latent_dim",)
+
     def __init__(
         self,
         latent_dim: int = 10,
@@ -73,187 +63,11 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseE
         random_state: int | np.random.RandomState | None = None,
         progress: bool | None = None,
     ):
-        self.latent_dim = latent_dim
-        self.hidden = hidden
-        self.activation = activation
-        self.likelihood = likelihood
-        self.objective = objective
-        self.gradient = gradient
-        self.n_samples = n_samples
-        self.n_steps = n_steps
-        self.batch_size = batch_size
-        self.optimizer = optimizer
-        self.n_importance = n_importance
-        self.random_state = random_state
-        self.progress = progress
+        self._keep(locals())
 
-    def fit(self, X: Any, y: Any = None) -> "VAE":
-        """Trains encoder and decoder on the rows of X, shape (n, d); y is ignored.
-
-        Raises: DataError, OptionError and IncompatibleComposition, the first two of which are ValueErrors.
-        """
-        self._check_options()
-        X = self._rows(X, reset=True)
-        self.likelihood_ = _choose_likelihood(self.likelihood, X)
-        self._check_support(X)
-        self._start_scaling(X)
-        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        key = key_for(self._seed, "decoder")
+    def _compose(self, rows: np.ndarray) -> Composed:
         nets: dict[str, Any] = {"hidden": tuple(self.hidden), "activation": self.activation}
-        self.fit_ = fit_parts(
-            LatentVariable.mlp(key, int(self.latent_dim), (X.shape[1],), self.likelihood_, **nets),
-            self._standardised(X),
-            family=Amortised(**nets),
-            objective=ELBO("kl") if self.objective is None else self.objective,
-            gradient=self.gradient,
-            optimizer=STEP_SIZE if self.optimizer is None else self.optimizer,
-            n_samples=self.n_samples,
-            n_steps=_default_steps(len(X), self.batch_size) if self.n_steps is None else self.n_steps,
-            batch_size=self.batch_size,
-            seed=self._seed,
-            progress=self.progress,
-        )
-        self.verdict_ = self.fit_.verdict
-        self.n_iter_ = len(self.fit_.history)
-        self.history_ = self.fit_.history - len(X) * self._log_jacobian()
-        self._n_features_out = int(self.latent_dim)
-        return self
-
-    # ---- encoder and decoder ----------------------------------------------------------------------------------
-    def transform(self, X: Any) -> Float[np.ndarray, "n latent"]:
-        """E[z] under q(z | x) of each row."""
-        _, family = self._parts()
-        return rowwise.encode(family, self._standardised(self._rows(X)))
-
-    def inverse_transform(self, Z: Any) -> Float[np.ndarray, "n d"]:
-        """E[x | z] of each latent, in the units of X."""
-        model, _ = self._parts()
-        Z = np.asarray(check_array(Z, input_name="Z", estimator=self))
-        if Z.shape[1] != self._n_features_out:
-            asked = f"`inverse_transform` of an array of shape {Z.shape}"
-            wrong = f"its rows are not latents, which have {self._n_features_out} coordinates"
-            raise DataError(explain(asked, wrong, "the decoder maps latents to data", "vae.transform(X)"))
-        return self._restored(rowwise.decode(model, Z))
-
-    def reconstruct(self, X: Any) -> Float[np.ndarray, "n d"]:
-        """E[x | z] at z = E[z] under q(z | x): each row through encoder and decoder, in the units of X."""
-        return self.inverse_transform(self.transform(X))
-
-    # ---- density ----------------------------------------------------------------------------------------------
-    def score_samples(self, X: Any) -> Float[np.ndarray, " n"]:
-        """log p(x) of each row by importance sampling from q(z | x), nats, in the units of X; larger is better.
-
-        Definition: log (1/K) sum_k p(x, z_k) / q(z_k | x), K = n_importance.   Bias: below log p(x) on average, O(1/K).
-        A row's value is a function of the fitted model, `random_state` and that row alone. For "bernoulli" data
-        strictly between 0 and 1 it is an expected log-likelihood of noisy bits, not a log density.
-        """
-        return self._bounds(X)[0]
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Mean of `score_samples`, nats a row; larger is better."""
-        return float(np.mean(self.score_samples(X), dtype=np.float64))
-
-    def elbo(self, X: Any) -> float:
-        """Evidence lower bound of all rows together, nats, in the units of X, from n_importance draws a row."""
-        return float(np.sum(self._bounds(X)[1], dtype=np.float64))
-
-    def sample(self, n_samples: int = 1) -> Float[np.ndarray, "n d"]:
-        """Draws rows from p(x), shape (n_samples, d); the same ones at each call if `random_state` is a number."""
-        model, _ = self._parts()
-        _check_count("VAE.sample", "n_samples", n_samples)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        return self._restored(rowwise.sample(model, int(n_samples), seed))
-
-    def _parts(self) -> tuple[Any, Any]:
-        """(model, family), fitted."""
-        check_is_fitted(self)
-        return self.fit_.model, self.fit_.family
-
-    # ---- data in, data out ------------------------------------------------------------------------------------
-    def _rows(self, X: Any, reset: bool = False) -> np.ndarray:
-        if getattr(X, "ndim", 2) > 2:
-            asked = f"`VAE` on an array of shape {X.shape}"
-            because = "a row of X is one datum, as everywhere in scikit-learn"
-            raise DataError(explain(asked, f"it has {X.ndim} axes, not 2", because, "X.reshape(len(X), -1)"))
-        types: Any = [np.float64, np.float32]
-        return np.asarray(validate_data(self, X, dtype=types, reset=reset))
-
-    def _check_support(self, X: np.ndarray) -> None:
-        if self.likelihood_ == "bernoulli" and (X.min() < 0 or X.max() > 1):
-            asked = '`VAE` with the "bernoulli" likelihood'
-            wrong = f"X has values from {X.min():g} to {X.max():g}"
-            because = "a probability mass on {0, 1} says nothing of values outside [0, 1]"
-            raise DataError(explain(asked, wrong, because, 'likelihood="gaussian", or X scaled to [0, 1]'))
-
-    def _start_scaling(self, X: np.ndarray) -> None:
-        d = X.shape[1]
-        self.center_, self.scale_, self._dtype = np.zeros(d), np.ones(d), X.dtype
-        if self.likelihood_ == "gaussian":
-            scaler: Any = StandardScaler().fit(X.astype(np.float64))
-            self.center_, self.scale_ = scaler.mean_, scaler.scale_
-
-    def _standardised(self, X: np.ndarray) -> np.ndarray:
-        """In float64, before the cast to float32: large offsets would cost the digits that matter."""
-        return (X - self.center_) / self.scale_
-
-    def _restored(self, rows: np.ndarray) -> np.ndarray:
-        return (rows * self.scale_ + self.center_).astype(self._dtype)
-
-    def _log_jacobian(self) -> float:
-        """log p(x) = log p((x - center) / scale) - sum log scale."""
-        return float(np.log(self.scale_).sum())
-
-    def _bounds(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        model, family = self._parts()
-        X = self._rows(X)
-        self._check_support(X)
-        _check_count("VAE", "n_importance", self.n_importance)
-        rows = self._standardised(X)
-        log_mean, mean_log = rowwise.bounds(model, family, rows, int(self.n_importance), self._seed)
-        return log_mean - self._log_jacobian(), mean_log - self._log_jacobian()
-
-    # ---- scikit-learn's protocol ------------------------------------------------------------------------------
-    def _check_options(self) -> None:
-        for name in ("latent_dim", "n_importance", "n_samples", "n_steps", "batch_size"):
-            value = getattr(self, name)
-            if value is not None or name in ("latent_dim", "n_importance"):
-                _check_count("VAE", name, value)
-        if isinstance(self.hidden, (str, numbers.Number)) or not all(_is_count(w) for w in self.hidden):
-            asked = f"`VAE(hidden={self.hidden!r})`"
-            wrong = "it is not a sequence of positive whole numbers"
-            raise OptionError(explain(asked, wrong, "it lists the widths of the layers", "hidden=(200, 200)"))
-        for name, choices in (("activation", sorted(ACTIVATIONS)), ("likelihood", ["auto", "bernoulli", "gaussian"])):
-            value = getattr(self, name)
-            if value not in choices:
-                asked = f"`VAE({name}={value!r})`"
-                raise OptionError(explain(asked, "it is unknown", "the name is looked up", f"one of {choices}"))
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []  # latents are float32 whatever X is
-        return tags
-
-    def __getstate__(self):
-        state: Any = super().__getstate__()
-        return {k: dataclasses.replace(v, rows=None) if k == "fit_" else v for k, v in state.items()}
-
-
-def _choose_likelihood(asked: str, X: np.ndarray) -> str:
-    if asked != "auto":
-        return asked
-    return "bernoulli" if X.min() >= 0 and X.max() <= 1 else "gaussian"
-
-
-def _default_steps(n: int, batch_size: int | None) -> int:
-    an_epoch = 1 if batch_size is None else -(-n // batch_size)
-    return int(np.clip(EPOCHS * an_epoch, FEWEST_STEPS, MOST_STEPS))
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
-
-
-def _check_count(asked: str, name: str, value: Any) -> None:
-    if not _is_count(value):
-        wrong = "it is not a positive whole number"
-        raise OptionError(explain(f"`{asked}({name}={value!r})`", wrong, "it is a count", f"{name}=1 or more"))
+        key, shape = key_for(self._seed, "decoder"), (rows.shape[1],)
+        model = LatentVariable.mlp(key, int(self.latent_dim), shape, self.likelihood_, **nets)
+        options = {"objective": ELBO("kl")} if self.objective is None else {}
+        return Composed(model, Amortised(**nets), options)

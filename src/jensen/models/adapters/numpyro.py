@@ -51,7 +51,7 @@ class NumPyroModel(AbstractModel):
 
     @property
     def facts(self) -> frozenset:
-        own = {Fact.DIFFERENTIABLE, Fact.EXACT_LOG_WEIGHT}
+        own = {Fact.DIFFERENTIABLE, Fact.TWICE_DIFFERENTIABLE, Fact.EXACT_LOG_WEIGHT}
         return frozenset(own if self.structure.rows is None else own | {Fact.MINIBATCH})
 
     @property

@@ -1,0 +1,75 @@
+"""What the algorithms that follow an estimated gradient share: the optimiser, the state, one step."""
+
+import abc
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import optax
+from jaxtyping import PyTree
+
+from ..batch import Batch
+from ..function import Function
+from ..gradients.base import Estimate
+from ..objectives.base import AbstractObjective
+from ..tree import split_trainable
+from .base import AbstractAlgorithm
+
+if TYPE_CHECKING:  # not a field: a checker would want it in `__init__`
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
+
+
+class Optimiser:
+    """An Optax transformation with value equality: `optax.adam(1e-2)` made twice is one cache key."""
+
+    def __init__(self, transformation: optax.GradientTransformation):
+        self.init, self.update = Function(transformation.init), Function(transformation.update)
+
+    def __hash__(self) -> int:
+        return hash((self.init, self.update))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Optimiser) and (self.init, self.update) == (other.init, other.update)
+
+
+class AbstractDescent(AbstractAlgorithm):
+    """One estimate, one step of the optimiser, over all that is trained in `parts`.
+
+    parts: a module with at least `model` and `family`; starting values.   objective: whose value is reported.
+    State: (trained arrays, optimiser state, carry).
+    """
+
+    parts: AbstractVar[Any]
+    objective: AbstractVar[AbstractObjective]
+    optimiser: AbstractVar[Optimiser]
+
+    @abc.abstractmethod
+    def carry(self, batch: Batch) -> PyTree:
+        """What is remembered from step to step and not trained by a gradient."""
+
+    @abc.abstractmethod
+    def estimate(self, noise: PyTree, parts: Any, batch: Batch, carry: PyTree) -> Estimate:
+        """The objective's value, and gradients (of a loss) in the tree of `parts`."""
+
+    def init(self, key, batch):
+        params = split_trainable(self.parts)[0]
+        return params, self.optimiser.init(params), self.carry(batch)
+
+    def assemble(self, params: PyTree) -> Any:
+        """The parts with these trained arrays."""
+        return eqx.combine(params, split_trainable(self.parts)[1])
+
+    def step(self, noise, state, batch, scale):
+        params, opt, carry = state
+        e = self.estimate(noise, self.assemble(params), batch, carry)
+        updates, opt = self.optimiser.update(e.grads, opt, params)
+        params = jax.tree.map(lambda p, u: p + scale.astype(p.dtype) * u, params, updates)
+        return (params, opt, e.carry), self.objective.sense * e.value
+
+    def parameters(self, state):
+        return state[0]
+
+    def with_parameters(self, state, parameters):
+        return (parameters, *state[1:])
