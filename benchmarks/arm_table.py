@@ -57,6 +57,7 @@ def cell(net, gradient, seed, data, options):
         how, draws = {"gradient": getattr(jn.gradients, gradient)()}, DRAWS[gradient][len(widths) - 1]
         if options.objective == "IWAE":
             how["objective"] = jn.objectives.IWAE()
+    draws = options.draws or draws
     fit = jn.fit(
         model, train, family=family_of(widths, hidden), n_samples=draws, n_steps=n_steps, batch_size=ROWS_A_STEP,
         optimizer=optax.adam(optax.cosine_decay_schedule(options.rate, n_steps)), seed=seed, progress=False, **how,
@@ -80,6 +81,7 @@ def main():
     parser.add_argument("--gradient", nargs="*", default=list(DRAWS))
     parser.add_argument("--objective", default="ELBO", choices=("ELBO", "IWAE"))
     parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--draws", type=int, help="draws a digit; left out, as many as make four evaluations")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--importance", type=int, default=100)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])

@@ -120,7 +120,7 @@ def test_equals_numpyro(name):
     want, want_grad = jax.jit(jax.value_and_grad(theirs))(z)
     np.testing.assert_allclose(value, want, rtol=1e-12)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), grad, want_grad)
-    assert model.facts == {Fact.DIFFERENTIABLE, Fact.EXACT_LOG_WEIGHT}
+    assert model.facts == {Fact.DIFFERENTIABLE, Fact.TWICE_DIFFERENTIABLE, Fact.EXACT_LOG_WEIGHT}
     assert model.rows is None
     assert model.batch_size is None
     assert not model.plated

@@ -13,10 +13,16 @@ REFUSALS = {cell: why for cell, (made, _) in CELLS.items() if (why := reasons(ma
 VALID = [cell for cell, (made, _) in CELLS.items() if cell not in REFUSALS and made.gradient.unbiased]
 
 
+ALIKE = {
+    "score": ("ScoreFunction", "NVIL"), "relaxed": ("REBAR", "RELAX"), "Taylor": ("TaylorControl",),
+    "flow": ("RealNVP", "Spline", "InverseAutoregressive", "MaskedAutoregressive"), "law": ("Univariate",),
+    "reflected": ("ARM", "DisARM"), "Gaussian": ("FullRank", "LowRank"),
+}  # fmt: skip
+
+
 def _kind(name: str) -> str:
-    """Examples of one estimator, or of one family of laws, share their code: `ScoreFunction('none')` -> ScoreFunction."""
-    head = name.split("(")[0]
-    return head if head in ("ScoreFunction", "REBAR", "RELAX", "TaylorControl", "Univariate") else name
+    """Examples that share their code stand for each other in pairs: `ScoreFunction('none')` and `NVIL()`, flows, laws."""
+    return next((k for k, heads in ALIKE.items() if name.split("(")[0] in heads), name)
 
 
 def pairwise(cells: list) -> list:

@@ -18,6 +18,7 @@ from jensen.families import (
     Concrete,
     FullRank,
     InverseAutoregressive,
+    Layers,
     LowRank,
     MaskedAutoregressive,
     MeanField,
@@ -68,6 +69,7 @@ def _members(dtype: str) -> dict[str, Member]:
         "Categorical": Member(
             categorical, dist.Categorical(logits=categorical.logits).to_event(1), lambda z: jnp.argmax(z, -1)
         ),
+        "Layers": Member(generic(Layers({"h1": 2, "h2": 1, "h3": 2})), None),
         "Concrete": Member(concrete, dist.Logistic(concrete.logits / 0.8, 1 / 0.8).to_event(1), accuracy=1e-4),
         "Mixture": Member(
             mixture, dist.MixtureSameFamily(dist.Categorical(logits=mixture.logits), parts), accuracy=1e-7

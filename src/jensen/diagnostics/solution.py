@@ -13,6 +13,7 @@ from .witness import Testimony
 
 MEAN_ERROR = 0.035, 0.15  # standard error of a mean, in sd: good, usable
 SD_ERROR = 0.035, 0.15  # of an sd, relative
+HALVES_BY_CHANCE = 6  # standard errors of a mean: two halves differ by 2 of them in each of many coordinates
 CHAIN_SD_ERROR = 0.025, 0.15  # chains tell their own error only where they have been
 SHIFT = 0.05, 0.3  # by which reweighting may move an uncorrected q
 CORRECTION = 0.2, 1.0  # by which importance weights may move q if the result is to be trusted
@@ -159,8 +160,12 @@ def _chains(judge: Judgement, case: Case, details: dict) -> None:
              "more time." if level else "."))  # fmt: skip
     _error(judge, details, "a mean, in sd,", c["se_mean"], name("se_mean_worst"), MEAN_ERROR)
     _error(judge, details, "an sd, relative,", c["se_sd"], name("se_sd_worst"), CHAIN_SD_ERROR)
-    judge(graded(c["halves"], 0.1, 0.3), f"First and second half of the chains differ by {c['halves']:.2f} sd.")
-    level = graded(c["stein"], *STEIN)
+    few = HALVES_BY_CHANCE * c["se_mean"]  # among many coordinates some halves differ by as much
+    judge(
+        graded(c["halves"], max(0.1, few), max(0.3, few)),
+        f"First and second half of the chains differ by {c['halves']:.2f} sd.",
+    )
+    level = graded(c["stein"], *(max(s, c.get("stein_by_chance", 0.0)) for s in STEIN))
     judge(level, f"Stein's identities hold up to {c['stein']:.1f} standard errors"
           + (f" ({name('stein_worst')}): the chains do not enter a region they come close to (a narrow neck, an edge). "
              "Reparameterize." if level else "."))  # fmt: skip

@@ -61,7 +61,10 @@ class AbstractOneLayer(AbstractPlain):
     """One layer of discrete variables with logits."""
 
     logits: AbstractVar[Array]
-    n_layers: ClassVar = 1
+
+    @property
+    def n_layers(self):
+        return 1
 
     def layers(self, tree):
         return (tree,)

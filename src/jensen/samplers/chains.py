@@ -7,6 +7,7 @@ from typing import Any
 import jax.random as jr
 import numpy as np
 from jaxtyping import Float
+from scipy.stats import t as student_t
 
 from ..algorithms.gaussian import Gaussian, Mixture, safe_cholesky
 from ..algorithms.importance import n_proposals, proposal_of, weigh
@@ -27,6 +28,7 @@ RANKED = 50
 KEPT = 2 * 10**7  # numbers: above, chains are thinned
 MAX_LEAPFROG = 64
 MEAN_ERROR, SD_ERROR = 0.015, 0.02  # standard errors (mean in sd, sd relative) at which sampling stops
+STEIN_LEVEL = 1e-3
 HOPELESS = 1.3  # R-hat from which more iterations of the same do not help
 NARROW = 0.15  # share of the chains that take small steps in a segment: they enter, and leave, narrow places
 
@@ -152,7 +154,8 @@ class Chains(AbstractSolver):
 
     def collect(self, sampler: Sampler, state: State, rng: np.random.Generator) -> tuple[str, dict]:
         checks: dict[str, Any] = {}
-        stride = math.ceil(self.most * SEGMENT * self.n_chains * sampler.target.dim / KEPT)
+        kept = KEPT if sampler.target.dim <= MANY else KEPT // 2
+        stride = math.ceil(self.most * SEGMENT * self.n_chains * sampler.target.dim / kept)
         looked, slack = self.least, 1.0 if stride == 1 else 2.0  # few draws can be kept: no more can be asked
         for i in range(self.most):
             state.kept.append(thinned(self.segment(sampler, state, rng), stride))
@@ -275,7 +278,8 @@ def stein_scores(target: Target, x: Float[np.ndarray, "T C D"], most: int = 4096
     first = np.abs(score(g))
     second = np.abs(score((x - x.mean((0, 1))) * g + 1))
     worst = target.names[int(np.argmax(np.maximum(first, second)))]
-    return {"stein": float(max(first.max(), second.max())), "stein_worst": worst}
+    by_chance = float(student_t.isf(STEIN_LEVEL / (4 * d), c - 1))  # of 2 D two-sided scores over few chains
+    return {"stein": float(max(first.max(), second.max())), "stein_worst": worst, "stein_by_chance": by_chance}
 
 
 def longest_run(flags: np.ndarray) -> int:
