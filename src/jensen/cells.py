@@ -53,7 +53,7 @@ def compositions() -> Iterator[tuple[Cell, Composition | ModelError, Setting]]:
             gradients: dict[str, AbstractEstimator] = {}
             for o, g in itertools.product(*axes[:2]):
                 if isinstance(sized, AbstractFamily) and g.name not in gradients:
-                    gradients[g.name] = bind_gradient(g.part, setting.model, setting.rows, 0)
+                    gradients[g.name] = generic(bind_gradient(g.part, setting.model, setting.rows, 0))
                 for p in axes[2]:
                     cell = Cell(setting.name, family.name, o.name, g.name, p.name)
                     whole: Any = sized

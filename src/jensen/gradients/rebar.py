@@ -9,16 +9,17 @@ from jaxtyping import Array, Float
 from ..errors import OptionError, explain
 from ..families.relaxation import check_temperature
 from ..tree import default_float
-from .relaxed import AbstractRelaxed, controlled_score, draw_log_weight, not_relaxable
+from .relaxed import AbstractControlled, controlled_score, draw_log_weight, not_relaxable
 from .requirements import DIFFERENTIABLE, FRESH, LAYERS, LINEAR, SCORE
 
 
-class REBAR(AbstractRelaxed):
+class REBAR(AbstractControlled):
     """REBAR: the log-weight at relaxed variables, scaled, is the control variate; its mean is added back along the path.
 
-    Definition: grad = sum_l (f(b) - eta c_l(z~_l)) d log q(b_l | b_<l) + eta d c_l(z_l) - eta d c_l(z~_l);
+    Definition: grad = sum_l (f(b) - eta c_l(z~_l) - m) d log q(b_l | b_<l) + eta d c_l(z_l) - eta d c_l(z~_l);
                 z_l = logits_l + noise, b_l = hard(z_l), z~_l a draw of z_l | b_l;
                 c_l = f(b_<l, soft(z_l), relaxed layers after it).
+                m: running mean of f(b) - eta c_l(z~_l).
                 The noise of z~ is chosen such that z~_l = z_l in value: one evaluation of c_l serves both.
     Arguments:  temperature: starting value, > 0.   scale: starting value of eta. Both are learned along the way: they
                 descend the gradient's own square, since its mean depends on neither.
@@ -39,18 +40,12 @@ class REBAR(AbstractRelaxed):
         self.log_temperature = start_log_temperature("REBAR", temperature)
         self.scale = start_scale("REBAR", scale)
 
-    def init(self, bound):
-        return ()
-
-    def update(self, carry, stat):
-        return carry
-
     def problems(self, composition):
         return not_relaxable(composition)
 
     def terms(self, noise, bound, carry):
         control = lambda m, q, x, layers: self.scale * draw_log_weight(bound.objective, m, q, x, layers)
-        return controlled_score(bound, noise, jnp.exp(self.log_temperature), control)
+        return controlled_score(bound, noise, jnp.exp(self.log_temperature), control, carry)
 
 
 def start_log_temperature(name: str, temperature: float) -> Array:

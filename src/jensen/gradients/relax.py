@@ -10,20 +10,19 @@ from jaxtyping import Array, Float
 
 from ..nets import MLP
 from ..tree import row_spec
-from .baselines import Mean
 from .rebar import start_log_temperature, start_scale
-from .relaxed import AbstractRelaxed, controlled_score, draw_log_weight, not_relaxable
+from .relaxed import AbstractControlled, controlled_score, draw_log_weight, not_relaxable
 from .requirements import DIFFERENTIABLE, FRESH, LAYERS, LINEAR, SCORE
 
 
-class RELAX(AbstractRelaxed):
+class RELAX(AbstractControlled):
     """RELAX: REBAR, with a network of the relaxed variables added to the control variate.
 
     Definition: as REBAR with eta c_l + r(2 y - 1, x): y the draw with layer l and those after it relaxed, x the row (under
                 global latents r reads y alone).
     Arguments:  hidden, activation: of the network r, which must be smooth.
-                temperature, scale: as in REBAR. `temperature=None` leaves the network, and a running mean of f
-                with this `decay`: the model need not be differentiable, and the variables are relaxed at temperature 1.
+                temperature, scale: as in REBAR. `temperature=None` leaves the network alone: the model need not be
+                differentiable, and the variables are relaxed at temperature 1.
     Bias:       none, for any network, temperature and scale, which descend the gradient's own square; the mean is of earlier
                 steps.
     Cost:       REBAR's, and one network for each layer and draw; without a temperature K evaluations and the networks.
@@ -35,7 +34,6 @@ class RELAX(AbstractRelaxed):
     scale: Float[Array, ""] | None
     hidden: tuple[int, ...] = eqx.field(static=True)
     activation: str = eqx.field(static=True)
-    decay: float = eqx.field(static=True)
     min_samples: ClassVar = 1
     unbiased: ClassVar = True
     minimises_variance: ClassVar = True
@@ -48,9 +46,8 @@ class RELAX(AbstractRelaxed):
         temperature: float | None = 0.5,
         scale: float = 1.0,
         activation: str = "tanh",
-        decay: float = 0.9,
     ):
-        self.net, self.hidden, self.activation, self.decay = None, tuple(hidden), activation, decay
+        self.net, self.hidden, self.activation = None, tuple(hidden), activation
         learned = temperature is not None
         self.log_temperature = start_log_temperature("RELAX", temperature) if learned else None
         self.scale = start_scale("RELAX", scale) if learned else None
@@ -64,12 +61,6 @@ class RELAX(AbstractRelaxed):
         net = surrogate_network(key, latents, rows, self.hidden, self.activation)
         return eqx.tree_at(lambda e: e.net, self, net, is_leaf=lambda a: a is None) if self.net is None else self
 
-    def init(self, bound):
-        return Mean.start() if self.log_temperature is None else ()
-
-    def update(self, carry, stat):
-        return Mean.update(carry, stat, self.decay) if self.log_temperature is None else ()
-
     def problems(self, composition):
         return [] if self.log_temperature is None else not_relaxable(composition)
 
@@ -77,21 +68,17 @@ class RELAX(AbstractRelaxed):
         def control(m, q, x, layers):
             centred = jax.tree.map(lambda y: 2 * y - 1, q.latent(q.unlayered(layers)))
             r = surrogate(self.net, centred, x if bound.plate else ())
-            return (
-                r + Mean.of(carry)
-                if self.scale is None
-                else r + self.scale * draw_log_weight(bound.objective, m, q, x, layers)
-            )
+            return r if self.scale is None else r + self.scale * draw_log_weight(bound.objective, m, q, x, layers)
 
         temperature = 1.0 if self.log_temperature is None else jnp.exp(self.log_temperature)
-        terms = controlled_score(bound, noise, temperature, control)
-        return terms._replace(stat=terms.value.mean())
+        return controlled_score(bound, noise, temperature, control, carry)
 
 
 def surrogate_network(key: Array, latents: Any, rows: Any, hidden: tuple[int, ...], activation: str) -> MLP:
-    """A network of one latent, and of its row of data if it has one."""
+    """A network of one latent, and of its row of data if it has one; it starts at 0, as no control variate."""
     read = (latents, () if rows is None else row_spec(rows))
-    return MLP(key, sum(a.size for a in jax.tree.leaves(read)), hidden, 1, activation=activation)
+    net = MLP(key, sum(a.size for a in jax.tree.leaves(read)), hidden, 1, activation=activation)
+    return eqx.tree_at(lambda m: m.weights[-1], net, jnp.zeros_like(net.weights[-1]))
 
 
 def surrogate(net: Any, latent: Any, row: Any) -> Float[Array, ""]:

@@ -13,7 +13,10 @@ from ..families.base import AbstractDistribution
 from ..families.relaxation import relaxation_of
 from ..tree import stop
 from .base import AbstractEstimator, Bound, Terms
+from .baselines import Mean
 from .plans import AbstractPlan
+
+DECAY = 0.9  # of the running mean of what a control variate leaves
 
 
 class AbstractRelaxed(AbstractEstimator):
@@ -54,18 +57,29 @@ def draw_log_weight(objective: Any, model: Any, q: Any, x: Any, layers: tuple) -
     return objective.log_weight(model, q.latent(draw), q.log_ratio(draw), x)
 
 
-def controlled_score(bound: Bound, noise: PyTree, temperature: Array | float, control: Callable) -> Terms:
+class AbstractControlled(AbstractRelaxed):
+    """A relaxed control variate, and the running mean of what it leaves of the signal as baseline."""
+
+    def init(self, bound):
+        return Mean.start()
+
+    def update(self, carry, stat):
+        return Mean.update(carry, stat, DECAY)
+
+
+def controlled_score(bound: Bound, noise: PyTree, temperature: Array | float, control: Callable, carry: Any) -> Terms:
     """The score function with control(model, q, x, layers), at relaxed values, as control variate.
 
-    Definition: sum_l (f(b) - c_l(z~_l)) d log q(b_l | b_<l) + c_l'(z_l) (dz_l - dz~_l), differentials in the logits of layer l
-                at b_<l; c_l: `control` at b_<l, the relaxed z_l, and relaxed layers after it.
+    Definition: sum_l (f(b) - c_l(z~_l) - m) d log q(b_l | b_<l) + c_l'(z_l) (dz_l - dz~_l), differentials in the logits of
+                layer l at b_<l; c_l: `control` at b_<l, the relaxed z_l, and relaxed layers after it; m: the running mean
+                of f - c_l over earlier steps (`carry`).
     Derivation: c_l is a function of z_l and of noise independent of it, and its mean over z_l is that over b_l and
                 z~_l | b_l: the terms in c_l are the difference of one derivative written twice. This holds for any v
                 in z~ = given(b, v) that is uniform and independent of b. We take the v that makes z~ = z: one evaluation
                 then serves both, and the path terms cancel but for what `AbstractRelaxation.pull` gives.
     The parameters of q and of the model act on c as constants: of c only the path counts.
     """
-    fixed = bound.stop("model", "q")
+    fixed, baseline = bound.stop("model", "q"), Mean.of(carry)
 
     def cell(m, q, x, noise):
         """f(b), live in the model; b; and for each layer the derivative in its logits."""
@@ -78,13 +92,15 @@ def controlled_score(bound: Bound, noise: PyTree, temperature: Array | float, co
             c = lambda z: control(still, q, x, chain(q, noise, soften, (*b[:l], soften(z)))[0])
             value, slope = jax.value_and_grad(c)(zs[l])
             score = b[l] - kind.mean(logits[l])
-            return (stop_gradient(f) - value) * score + kind.pull(logits[l], zs[l], slope)
+            left = stop_gradient(f) - value
+            return (left - baseline) * score + kind.pull(logits[l], zs[l], slope), left
 
-        return f, b, tuple(signal(l) for l in range(q.n_layers))
+        signals, left = zip(*(signal(l) for l in range(q.n_layers)), strict=True)
+        return f, b, signals, sum(left) / len(left)
 
     live = eqx.tree_at(lambda b: b.model, fixed, bound.model)
-    log_w, b, signals = live.map(cell, noise)
+    log_w, b, signals, left = live.map(cell, noise)
     value = bound.reduce(log_w)
     # sum_l signal_l . logits_l has the gradient signal_l in the logits, and flows on into networks and encoders
     along = lambda m, q, x, b, s: sum((a * q.next_logits(b[:l])).sum() for l, a in enumerate(s))
-    return Terms(value + bound.map(along, b, signals).mean(0), value)
+    return Terms(value + bound.map(along, b, signals).mean(0), value, stat=stop_gradient(left.mean()))
