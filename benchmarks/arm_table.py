@@ -1,6 +1,6 @@
 """Belief networks with 200 Bernoulli units a layer on statically binarised MNIST, every estimator under one protocol.
 
-`python -m benchmarks.arm_table [--net linear nonlinear two-layer] [--gradient NAME ...] [--epochs 40] [--seeds 0]
+`python -m benchmarks.arm_table [--net linear nonlinear two-layer three-layer] [--gradient NAME ...] [--epochs 40] [--seeds 0]
 [--out rows.jsonl]`: for each cell a row with the ELBO and the importance-weighted bound of the test digits.
 
 Protocol: batches of 50, Adam with one rate that falls along a cosine to zero, and draws so many that a step costs each
@@ -23,7 +23,12 @@ from benchmarks.vae import DIM
 from jensen.zoo import rowwise
 
 UNITS, ROWS_A_STEP = 200, 50
-NETS = {"linear": ((UNITS,), ()), "nonlinear": ((UNITS,), (UNITS, UNITS)), "two-layer": ((UNITS, UNITS), ())}
+NETS = {
+    "linear": ((UNITS,), ()),
+    "nonlinear": ((UNITS,), (UNITS, UNITS)),
+    "two-layer": ((UNITS, UNITS), ()),
+    "three-layer": ((UNITS,) * 3, ()),
+}
 # draws a digit, in one layer and in two
 DRAWS = {
     "ScoreFunction": (4, 4), "LeaveOneOut": (4, 4), "RaoBlackwell": (4, 4), "NVIL": (4, 4), "MuProp": (3, 3),
@@ -54,7 +59,7 @@ def cell(net, gradient, seed, data, options):
     if gradient in ("wake-sleep", "reweighted-wake-sleep", "wake-wake"):
         how, draws = {"method": gradient}, 1 if gradient == "wake-sleep" else 4
     else:
-        how, draws = {"gradient": getattr(jn.gradients, gradient)()}, DRAWS[gradient][len(widths) - 1]
+        how, draws = {"gradient": getattr(jn.gradients, gradient)()}, DRAWS[gradient][min(len(widths), 2) - 1]
         if options.objective == "IWAE":
             how["objective"] = jn.objectives.IWAE()
     draws = options.draws or draws
@@ -77,7 +82,7 @@ def cell(net, gradient, seed, data, options):
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.arm_table", description=__doc__)
-    parser.add_argument("--net", nargs="*", default=list(NETS), choices=list(NETS))
+    parser.add_argument("--net", nargs="*", default=list(NETS)[:3], choices=list(NETS))
     parser.add_argument("--gradient", nargs="*", default=list(DRAWS))
     parser.add_argument("--objective", default="ELBO", choices=("ELBO", "IWAE"))
     parser.add_argument("--epochs", type=int, default=40)
