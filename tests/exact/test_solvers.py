@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jensen as jn
 from jensen.algorithms import (
     DADVI,
     LBFGS,
@@ -298,3 +299,9 @@ def test_standardised_draws_are():
         eps = standardised_draws(n, dim, 3)
         np.testing.assert_allclose(eps.mean(0), 0, atol=1e-12)
         np.testing.assert_allclose(eps.T @ eps / n, np.eye(dim), atol=1e-10)
+
+
+def test_pathfinder_in_more_dimensions_than_a_covariance_has_room_for():
+    model = LogDensity(lambda z: -0.5 * (z**2).sum(), (700,))
+    fit = jn.fit(model, method="pathfinder", progress=False)
+    np.testing.assert_allclose(np.asarray(fit.draws).std(0), 1, atol=0.15)

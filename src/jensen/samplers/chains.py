@@ -11,6 +11,7 @@ from scipy.stats import t as student_t
 
 from ..algorithms.gaussian import Gaussian, Mixture, safe_cholesky
 from ..algorithms.importance import n_proposals, proposal_of, weigh
+from ..algorithms.low_rank import LowRankGaussian
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
 from ..compiled import key_for
@@ -196,10 +197,12 @@ def thinned(segment: Segment, stride: int) -> Segment:
     )
 
 
-def gaussian_of(q: Gaussian | Mixture) -> Gaussian:
-    """One Gaussian with the moments of a mixture of Gaussians."""
+def gaussian_of(q: Gaussian | Mixture | LowRankGaussian) -> Gaussian:
+    """One Gaussian with the moments of a mixture of Gaussians; of a low-rank one, in many dimensions, its variances."""
     if isinstance(q, Gaussian):
         return q
+    if isinstance(q, LowRankGaussian):
+        return Gaussian(q.mean, q.sd)
     pairs = list(zip(q.weights, q.components, strict=True))
     mean = np.sum([w * c.mean for w, c in pairs], 0)
     if any(c.diagonal for _, c in pairs):
