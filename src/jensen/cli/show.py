@@ -1,10 +1,11 @@
 """What the commands print: for people on a terminal, plain in a pipe, or one JSON object."""
 
 import json
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ..jsonable import jsonable
 
 if TYPE_CHECKING:
     from ..fit.result import Fit
@@ -17,7 +18,7 @@ def payload(fit: "Fit", saved: Path | None) -> dict[str, Any]:
     """The fit as JSON; numbers that JSON lacks are null."""
     d = fit.diagnosis
     table = fit.summary()
-    return _finite(
+    return jsonable(
         {
             "verdict": str(fit.verdict),
             "reasons": fit.reasons,
@@ -42,16 +43,6 @@ def payload(fit: "Fit", saved: Path | None) -> dict[str, Any]:
             "saved": None if saved is None else str(saved),
         }
     )
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
 def print_json(value: Any) -> None:

@@ -22,6 +22,9 @@ PLAIN = frozenset(
     {Fact.LOG_PROB, Fact.ZERO_MEAN_SCORE, Fact.DRAW_LOG_PROB, Fact.LOG_RATIO, Fact.TYPED_NOISE, Fact.OWN_PARAMETERS}
 )
 
+OF_ONE_LAW = frozenset({Fact.LAYERS, Fact.BINARY, Fact.WEAK_DERIVATIVE, Fact.STANDARDISED})
+"""Promises of methods that a composite of such laws does not have, though all its parts do."""
+
 UNSIZED: Any = None  # what an array or a layout is until `bind` sizes it
 
 
@@ -121,6 +124,8 @@ class AbstractDistribution(AbstractFamily):
         def unlayered(self, layers: tuple) -> PyTree: ...
 
         def next_logits(self, before: tuple) -> Array: ...
+
+        def layer_log_probs(self, draw: PyTree) -> tuple[Array, ...]: ...  # log q(h_l | h_<l) of each layer
 
         @property
         def sites(self) -> dict[Any, "AbstractDistribution"]: ...  # PRODUCT: the factors

@@ -75,6 +75,9 @@ class AbstractOneLayer(AbstractPlain):
     def next_logits(self, before):
         return self.logits
 
+    def layer_log_probs(self, draw):
+        return (self.log_prob(draw),)
+
     def weak_noise_law(self):
         return ()  # the expectation over one variable is exact
 

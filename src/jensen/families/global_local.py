@@ -11,7 +11,7 @@ from ..batch import Batch
 from ..errors import ModelError, explain
 from ..facts import Fact
 from ..tree import length, row_spec, split_trainable, tile_trainable
-from .base import AbstractDistribution, AbstractFamily
+from .base import OF_ONE_LAW, AbstractDistribution, AbstractFamily
 from .mean_field import MeanField
 from .noise import is_law
 
@@ -64,16 +64,7 @@ class GlobalLocal(AbstractFamily):
     @property
     def facts(self):
         shared = frozenset(self.top.facts) & frozenset(self.local.facts)
-        of_one = {
-            Fact.MOMENTS,
-            Fact.ENUMERABLE,
-            Fact.PRODUCT,
-            Fact.LAYERS,
-            Fact.BINARY,
-            Fact.WEAK_DERIVATIVE,
-            Fact.STANDARDISED,
-        }
-        return shared - of_one | {Fact.LOCAL}
+        return shared - OF_ONE_LAW - {Fact.MOMENTS, Fact.ENUMERABLE, Fact.PRODUCT} | {Fact.LOCAL}
 
     def kind_of(self, site):
         return self.top.kind_of(site)

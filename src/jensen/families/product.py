@@ -10,7 +10,7 @@ import jax.random as jr
 from ..errors import ModelError, explain
 from ..facts import Fact
 from ..tree import Layout
-from .base import AbstractDistribution, AbstractPlain
+from .base import OF_ONE_LAW, AbstractDistribution, AbstractPlain
 
 Name = str | tuple[str, ...]
 
@@ -50,10 +50,7 @@ class Product(AbstractPlain):
     @property
     def facts(self):
         shared = frozenset.intersection(*[frozenset(q.facts) for q in self.factors])
-        return shared - {Fact.LAYERS, Fact.BINARY, Fact.WEAK_DERIVATIVE, Fact.STANDARDISED} | {
-            Fact.PRODUCT,
-            Fact.FACTORS,
-        }
+        return shared - OF_ONE_LAW | {Fact.PRODUCT, Fact.FACTORS}
 
     @property
     def sites(self) -> dict[Name, AbstractDistribution]:

@@ -125,6 +125,14 @@ def relaxation_of(q: Any) -> AbstractRelaxation:
     return Binary() if Fact.BINARY in q.facts else OneHot()
 
 
+def mean_field_pass(q: Any) -> tuple[Array, ...]:
+    """The means of the layers of a distribution with LAYERS, each computed from the means before it."""
+    kind, means = relaxation_of(q), ()
+    for _ in range(q.n_layers):
+        means = (*means, kind.mean(q.next_logits(means)))
+    return means
+
+
 def check_temperature(asked: str, temperature: float, hard: str) -> float:
     """The temperature as a float; OptionError, with `hard` as what to write for a temperature of 0."""
     if isinstance(temperature, (int, float)) and math.isfinite(temperature) and temperature > 0:

@@ -121,7 +121,8 @@ class AbstractEstimator(eqx.Module):
     `minimises_variance`, by the gradient's own square (its mean does not depend on them).
 
     requires, min_samples: for the judge.   unbiased: what conformance holds it to.   role: "path", "score", "enumerate"
-    or None: how `Sitewise` may use it for one site.
+    or None: how `Sitewise` may use it for one site.   supplies: facts that the family need not have, because the estimator
+    makes up for them (a density ratio that it learns, in the place of log q).
     """
 
     requires: AbstractVar[tuple]
@@ -129,15 +130,17 @@ class AbstractEstimator(eqx.Module):
     unbiased: AbstractVar[bool]
     minimises_variance: AbstractVar[bool]
     role: AbstractVar[str | None]
+    supplies: ClassVar[frozenset] = frozenset()
 
     def bind(self, latents: PyTree, rows: PyTree, key: Array) -> Self:
         """The estimator sized for `latents` (tree of ShapeDtypeStruct) and the rows of data (leading axis N; None under
         global latents): written anew by one with networks of its own."""
         return self
 
-    @abc.abstractmethod
     def noise(self, key: Array, plan: AbstractPlan, q: AbstractDistribution, shape: tuple[int, ...]) -> PyTree:
-        """Everything random, in one call, for `shape` = (K, *plate). `q` has shapes only."""
+        """Everything random, in one call, for `shape` = (K, *plate): the family's own noise, unless written anew. `q` has
+        shapes only."""
+        return plan.draw(key, q.noise_law(), shape)
 
     @abc.abstractmethod
     def terms(self, noise: PyTree, bound: Bound, carry: PyTree) -> Terms: ...
@@ -149,17 +152,17 @@ class AbstractEstimator(eqx.Module):
     @abc.abstractmethod
     def update(self, carry: PyTree, stat: PyTree) -> PyTree: ...
 
-    @abc.abstractmethod
     def problems(self, composition) -> list[tuple[str, str, str]]:
-        """What facts cannot say: (wrong, because, instead) for each reason to refuse."""
+        """What facts cannot say: (wrong, because, instead) for each reason to refuse; none, unless written anew."""
+        return []
 
     if TYPE_CHECKING:
 
         def signal(self, bound: Bound, log_w: Array) -> Array: ...  # only where role is "score"
 
 
-class AbstractStateless(AbstractEstimator):
-    """No carry."""
+class AbstractSimple(AbstractEstimator):
+    """No state, no parameters: most estimators. Writes `terms` only."""
 
     minimises_variance: ClassVar[bool] = False
 
@@ -168,16 +171,6 @@ class AbstractStateless(AbstractEstimator):
 
     def update(self, carry, stat):
         return carry
-
-    def problems(self, composition):
-        return []
-
-
-class AbstractSimple(AbstractStateless):
-    """Needs no noise but the family's, no state, no parameters: most estimators. Writes `terms` only."""
-
-    def noise(self, key, plan, q, shape):
-        return plan.draw(key, q.noise_law(), shape)
 
 
 class Parts(eqx.Module):

@@ -10,12 +10,12 @@ import numpy as np
 from ..errors import ModelError, explain
 from ..facts import Fact, Requirement
 from ..families.discrete import MAX_STATES
-from .base import AbstractStateless, Terms
+from .base import AbstractSimple, Terms
 
 _LISTED = Requirement("family", Fact.ENUMERABLE, "every state of q is visited", "LeaveOneOut(), or Pathwise()")
 
 
-class Enumerate(AbstractStateless):
+class Enumerate(AbstractSimple):
     """Exact expectation over all states of a discrete q.
 
     Definition: E_q[g(l)] = sum over K-tuples of states prod_k q(z_k) g(l_1..l_K); a linear objective needs single states.

@@ -3,17 +3,15 @@
 from typing import ClassVar
 
 import equinox as eqx
-import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from ..errors import OptionError, explain
-from ..families.relaxation import check_temperature, relaxation_of
+from ..families.relaxation import relaxation_of
+from .annealed import AbstractAnnealed, checked_schedule
 from .base import Terms
-from .relaxed import AbstractRelaxed, chain, draw_log_weight, not_relaxable
+from .relaxed import chain, draw_log_weight
 from .requirements import DIFFERENTIABLE, LAYERS
 
 
-class GumbelSoftmax(AbstractRelaxed):
+class GumbelSoftmax(AbstractAnnealed):
     """Gumbel-softmax (binary concrete) gradient, with relaxed variables only.
 
     Definition: grad g(l(y_1..K)) in q's parameters, y = soft(z, temperature), z reparameterised, each layer from the relaxed
@@ -33,26 +31,14 @@ class GumbelSoftmax(AbstractRelaxed):
     n_steps: int = eqx.field(static=True)
     requires: ClassVar = (LAYERS, DIFFERENTIABLE)
     min_samples: ClassVar = 1
-    unbiased: ClassVar = False
-    minimises_variance: ClassVar = False
     role: ClassVar = None
 
     def __init__(self, temperature: float = 0.5, *, annealed_to: float | None = None, n_steps: int = 10_000):
-        self.temperature, self.annealed_to, self.n_steps = checked_schedule(
-            "GumbelSoftmax", temperature, annealed_to, n_steps
-        )
-
-    def init(self, bound):
-        return first_step(self.annealed_to)
-
-    def update(self, carry, stat):
-        return next_step(carry)
-
-    def problems(self, composition):
-        return not_relaxable(composition)
+        schedule = checked_schedule("GumbelSoftmax", temperature, annealed_to, n_steps)
+        self.temperature, self.annealed_to, self.n_steps = schedule
 
     def terms(self, noise, bound, carry):
-        temperature = temperature_at(self.temperature, self.annealed_to, self.n_steps, carry)
+        temperature = self.temperature_at(carry)
 
         def cell(value):
             def run(m, q, x, noise):
@@ -66,31 +52,3 @@ class GumbelSoftmax(AbstractRelaxed):
         relaxed = bound.stop("model").map(cell(lambda kind, z: kind.soft(z, temperature)), noise)
         value = bound.reduce(hard)
         return Terms(value + bound.reduce(relaxed), value)
-
-
-# ---- temperatures that fall from step to step -----------------------------------------------------------------------
-
-
-def checked_schedule(name: str, start: float, end: float | None, n_steps: int) -> tuple[float, float | None, int]:
-    """(start, end, n_steps), or OptionError."""
-    hard = "StraightThrough()"
-    first = check_temperature(f"`{name}(temperature={start!r})`", start, hard)
-    last = None if end is None else check_temperature(f"`{name}(annealed_to={end!r})`", end, hard)
-    if n_steps < 1:
-        asked, because = f"`{name}(n_steps={n_steps})`", "the temperature falls from step to step"
-        raise OptionError(explain(asked, "there is no step", because, "n_steps=10_000"))
-    return first, last, int(n_steps)
-
-
-def first_step(end: float | None) -> Array | tuple[()]:
-    """The carry: the number of steps taken; nothing where the temperature is fixed."""
-    return () if end is None else jnp.zeros((), int)
-
-
-def next_step(carry: Array | tuple[()]) -> Array | tuple[()]:
-    return carry if isinstance(carry, tuple) else carry + 1
-
-
-def temperature_at(start: float, end: float | None, n_steps: int, carry) -> float | Float[Array, ""]:
-    """start (end / start)^(steps taken / n_steps), and `end` after n_steps."""
-    return start if end is None else start * (end / start) ** jnp.minimum(carry / n_steps, 1.0)

@@ -56,9 +56,6 @@ class LAX(AbstractEstimator):
         wrong = f"latents of one size at every step; `{type(composition.family).__name__}` has some for each row"
         return [(wrong, "the control variate is a network of all latents", "Pathwise(), or LeaveOneOut()")]
 
-    def noise(self, key, plan, q, shape):
-        return plan.draw(key, q.noise_law(), shape)
-
     def terms(self, noise, bound, carry):
         path = bound.draw(noise)
         draws = jax.tree.map(stop_gradient, path)

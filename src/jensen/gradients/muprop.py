@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
+from ..families.relaxation import mean_field_pass, relaxation_of
 from .base import AbstractEstimator, Terms
 from .baselines import Mean
-from .layers import layer_log_probs, layer_logits, mean_field_pass, mean_of
 from .requirements import DIFFERENTIABLE, FRESH, LAYERS, LINEAR, SCORE
 
 
@@ -32,12 +32,6 @@ class MuProp(AbstractEstimator):
     minimises_variance: ClassVar = False
     role: ClassVar = None
 
-    def noise(self, key, plan, q, shape):
-        return plan.draw(key, q.noise_law(), shape)
-
-    def problems(self, composition):
-        return []
-
     def init(self, bound):
         return Mean.start()
 
@@ -54,10 +48,12 @@ class MuProp(AbstractEstimator):
 
         def tangent(m, q, x, h, mean, slope):
             """For each layer: the linear part at the draw, stopped; its expectation, live in the logits."""
-            triples = list(zip(q.layers(h), q.layers(mean), q.layers(slope), strict=True))
+            drawn, kind = q.layers(h), relaxation_of(q)
+            triples = list(zip(drawn, q.layers(mean), q.layers(slope), strict=True))
             linear = jnp.stack([(s * (b - c)).sum() for b, c, s in triples])
-            expected = sum((s * mean_of(q, a)).sum() for a, (_, _, s) in zip(layer_logits(q, h), triples, strict=True))
-            return layer_log_probs(q, h), stop_gradient(linear), expected
+            mu = [kind.mean(q.next_logits(drawn[:l])) for l in range(len(drawn))]
+            expected = sum((s * m).sum() for m, (_, _, s) in zip(mu, triples, strict=True))
+            return jnp.stack(q.layer_log_probs(h)), stop_gradient(linear), expected
 
         k = log_w.shape[0]
         spread = jax.tree.map(lambda a: jnp.broadcast_to(a, (k, *a.shape[1:])), (means, slope))

@@ -50,12 +50,6 @@ class NVIL(AbstractEstimator):
         net = MLP(key, n, self.hidden, 1, activation="tanh")
         return NVIL(self.hidden, normalise=self.normalise, decay=self.decay, net=net)
 
-    def problems(self, composition):
-        return []
-
-    def noise(self, key, plan, q, shape):
-        return plan.draw(key, q.noise_law(), shape)
-
     def init(self, bound):
         return Mean.start((0.0, 0.0))
 

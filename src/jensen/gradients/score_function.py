@@ -51,9 +51,6 @@ class ScoreFunction(AbstractEstimator):
             baseline = Constant(float(baseline))
         self.baseline = baseline
 
-    def noise(self, key, plan, q, shape):
-        return plan.draw(key, q.noise_law(), shape)
-
     def init(self, bound):
         return self.baseline.init(bound)
 

@@ -14,7 +14,7 @@ from ..facts import Fact, Requirement
 from ..families.discrete import listed
 from ..families.product import Product
 from ..tree import length
-from .base import AbstractEstimator, AbstractStateless, Bound, Terms
+from .base import AbstractEstimator, AbstractSimple, Bound, Terms
 from .requirements import FRESH, INDEPENDENT
 
 _PRODUCT = Requirement(
@@ -28,7 +28,7 @@ _LINEAR = Requirement(
 )
 
 
-class Sitewise(AbstractStateless):
+class Sitewise(AbstractSimple):
     """A gradient estimator for each factor of a `Product`.
 
     Definition: path sites stay live inside the log-weights; score sites are stopped and add signal_k d log q_s / dphi;
@@ -80,9 +80,6 @@ class Sitewise(AbstractStateless):
 
     def _having(self, role: str) -> dict[Any, AbstractEstimator]:
         return {n: m for n, m in zip(self.names, self.methods, strict=True) if m.role == role}
-
-    def noise(self, key, plan, q, shape):
-        return plan.draw(key, q.noise_law(), shape)
 
     def terms(self, noise, bound, carry):
         path = _flat(self._having("path"))

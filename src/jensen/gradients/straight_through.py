@@ -8,13 +8,13 @@ from jax.lax import stop_gradient
 from ..errors import OptionError, explain
 from ..facts import Fact
 from ..families.relaxation import relaxation_of
+from .annealed import AbstractAnnealed, checked_schedule
 from .base import Terms
-from .gumbel_softmax import checked_schedule, first_step, next_step, temperature_at
-from .relaxed import AbstractRelaxed, chain, draw_log_weight, not_relaxable
+from .relaxed import chain, draw_log_weight
 from .requirements import DIFFERENTIABLE, FRESH, LAYERS
 
 
-class StraightThrough(AbstractRelaxed):
+class StraightThrough(AbstractAnnealed):
     """Straight-through gradient: b is drawn, and differentiated as its mean or as its relaxation.
 
     Definition: grad g(l(b_1..K)) with db = d E[b | layers before] (db = d sigmoid(logits) for Bernoullis); with a temperature
@@ -31,8 +31,6 @@ class StraightThrough(AbstractRelaxed):
     n_steps: int = eqx.field(static=True)
     requires: ClassVar = (LAYERS, DIFFERENTIABLE, FRESH)
     min_samples: ClassVar = 1
-    unbiased: ClassVar = False
-    minimises_variance: ClassVar = False
     role: ClassVar = None
 
     def __init__(self, temperature: float | None = None, *, annealed_to: float | None = None, n_steps: int = 10_000):
@@ -43,15 +41,6 @@ class StraightThrough(AbstractRelaxed):
         start = 1.0 if temperature is None else temperature
         checked, self.annealed_to, self.n_steps = checked_schedule("StraightThrough", start, annealed_to, n_steps)
         self.temperature = None if temperature is None else checked
-
-    def init(self, bound):
-        return first_step(self.annealed_to)
-
-    def update(self, carry, stat):
-        return next_step(carry)
-
-    def problems(self, composition):
-        return not_relaxable(composition)
 
     def terms(self, noise, bound, carry):
         # the mean of d log q(b), at fixed b, is zero where the objective is linear: it would be noise alone
@@ -64,8 +53,7 @@ class StraightThrough(AbstractRelaxed):
                 if self.temperature is None:
                     smooth = kind.mean(logits)
                 else:
-                    tau = temperature_at(self.temperature, self.annealed_to, self.n_steps, carry)
-                    smooth = kind.soft(z, tau)
+                    smooth = kind.soft(z, self.temperature_at(carry))
                 return kind.hard(z) + smooth - stop_gradient(smooth)
 
             return chain(q, noise, value)[0]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..jsonable import jsonable
 from .bias import Bias
 from .subject import Refused
 
@@ -140,11 +141,13 @@ class GradientLab:
 
     def to_dict(self) -> dict[str, Any]:
         """What `to_json` writes."""
-        rows = [_finite({**self._row(r), "minibatch_variance": r.minibatch, "groups": r.groups}) for r in self.readings]
+        rows = [
+            jsonable({**self._row(r), "minibatch_variance": r.minibatch, "groups": r.groups}) for r in self.readings
+        ]
         best = None if self.best_name is None else dict(zip(("estimator", "plan"), self.best_name, strict=True))
         refused = [r._asdict() for r in self.refused]
         return {
-            "best": best, "recommendation": self.recommendation, "settings": _finite(self.settings), "readings": rows,
+            "best": best, "recommendation": self.recommendation, "settings": jsonable(self.settings), "readings": rows,
             "refused": refused,
         }  # fmt: skip
 
@@ -161,13 +164,3 @@ class GradientLab:
 
     def __repr__(self) -> str:
         return str(self)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

@@ -19,6 +19,7 @@ from ..batch import Batch
 from ..compiled import key_for
 from ..facts import Fact
 from ..families.base import AbstractFamily
+from ..families.relaxation import mean_field_pass
 from ..function import Static
 from ..gradients.base import Bound
 from ..models.latent_variable import LatentVariable
@@ -56,10 +57,7 @@ def _mean(q: Any) -> Any:
     probabilities of the one before."""
     if Fact.MOMENTS in q.facts:
         return q.moments()[0]
-    means = ()
-    for _ in range(q.n_layers):
-        means = (*means, jax.nn.sigmoid(q.next_logits(means)))
-    return q.unlayered(means)
+    return q.unlayered(mean_field_pass(q))
 
 
 @functools.partial(jax.jit, static_argnums=0)
