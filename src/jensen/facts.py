@@ -32,6 +32,7 @@ class Fact(enum.Enum):
     PRODUCT = "q is a product over named sites"
     LAYERS = "q is made of layers of discrete variables, independent of each other given the layers before"
     BINARY = "q is made of layers of Bernoulli variables"
+    SEMI_IMPLICIT = "q is an explicit conditional, mixed over a distribution that can be drawn from"
     OWN_PARAMETERS = "every parameter of q(. | x) is computed from x: none is shared by all rows"
     LOCAL = "q has a part of its own for each row of data"
     TYPED_NOISE = "the noise is made of independent normals and uniforms"

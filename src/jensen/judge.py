@@ -38,6 +38,8 @@ class Composition(NamedTuple):
         facts = frozenset(getattr(self, axis).facts)
         if axis == "model" and self.minibatched and not self.model.plated:
             facts -= {Fact.EXACT_LOG_WEIGHT}
+        if axis == "family":
+            facts |= self.gradient.supplies
         return facts
 
 

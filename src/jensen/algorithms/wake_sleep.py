@@ -51,6 +51,7 @@ class AbstractWakeSleep(AbstractDescent):
     """
 
     requires: AbstractVar[tuple]
+    supplies: ClassVar[frozenset] = frozenset()
     min_samples: AbstractVar[int]
     wake_phi: AbstractVar[float]
     sleep_phi: AbstractVar[float]
