@@ -65,7 +65,7 @@ def fits(target):
     """Name -> options of `jn.fit`."""
     f, g = jn.families, jn.gradients
     noise, hidden = (10, (100, 100)) if target == "waveform" else (100, (200, 200))
-    implicit = lambda n=100: f.SemiImplicit(noise=noise, hidden=hidden, n_mixing=n)
+    implicit = lambda n=100: f.SemiImplicit(n_noise=noise, hidden=hidden, n_mixing=n)
     out = {
         "mean field": {"family": f.MeanField()},
         "low rank (20)": {"family": f.LowRank(rank=20)},

@@ -18,23 +18,37 @@ from jaxtyping import Array
 from . import families, gradients, models, objectives
 from .facts import Fact
 from .families import (
+    NICE,
     Amortised,
+    Autoregressive,
     Bernoulli,
     Categorical,
     Concrete,
+    ContinuousFlow,
     FullRank,
+    GaussianCopula,
     GlobalLocal,
+    Hierarchical,
+    Householder,
+    Implicit,
     InverseAutoregressive,
     Layers,
     LowRank,
     MaskedAutoregressive,
     MeanField,
     Mixture,
+    Particles,
+    Planar,
     Product,
+    Radial,
     RealNVP,
+    SemiImplicit,
+    SinhArcsinh,
     Spline,
+    Sylvester,
     Table,
     Univariate,
+    VariationalGP,
     relaxed,
 )
 from .families.base import AbstractFamily
@@ -45,11 +59,14 @@ from .gradients import (
     NVIL,
     REBAR,
     RELAX,
+    UIVI,
+    Adversarial,
     DisARM,
     DoublyReparameterised,
     Enumerate,
     GeneralisedPathwise,
     GumbelSoftmax,
+    KernelRatio,
     LeaveOneOut,
     MeasureValued,
     MuProp,
@@ -57,6 +74,7 @@ from .gradients import (
     RaoBlackwell,
     ScoreFunction,
     Sitewise,
+    SpectralStein,
     StraightThrough,
     TaylorControl,
     plans,
@@ -67,7 +85,7 @@ from .models import BlackBox, LatentVariable, LogDensity
 from .models.base import AbstractModel
 from .objectives import CUBO, ELBO, IWAE, Renyi
 from .objectives.base import AbstractObjective
-from .tree import split_trainable
+from .tree import Frozen, split_trainable
 
 N_ROWS = 4
 
@@ -108,6 +126,12 @@ def family_examples() -> dict[str, list[Example]]:
     }
     mixed = lambda: Product({"w": normal(), "b": Bernoulli()})
     flow = lambda cls, n=2, **options: Example(cls.__name__, cls(n_layers=n, width=2, scale=1.0, **options), "real")
+    small: dict[str, Any] = {"hidden": (2,), "activation": "tanh", "scale": 1.0, "n_noise": 1}
+    near = MeanField((1,), scale=0.4)  # of small spread: what a network makes of it is smooth enough for few nodes
+    semi = lambda: SemiImplicit(mixing=Frozen(near), n_mixing=1, **small)
+    net = lambda q: Amortised(q, hidden=(2,), activation="tanh")
+    hierarchical = lambda q: Hierarchical(near, net(q), net(MeanField(scale=0.4)))
+    few = lambda cls: Example(cls.__name__, cls(n_layers=2, scale=1.0), "real")
     return {
         "MeanField": [Example("MeanField", normal(), "real", ("rows",))],
         "FullRank": [Example("FullRank", FullRank(scale=1.0), "real")],
@@ -126,6 +150,29 @@ def family_examples() -> dict[str, list[Example]]:
         "Spline": [flow(Spline, 1, knots=2)],
         "InverseAutoregressive": [flow(InverseAutoregressive)],
         "MaskedAutoregressive": [flow(MaskedAutoregressive)],
+        "SinhArcsinh": [Example("SinhArcsinh", SinhArcsinh(scale=1.0), "real")],
+        "GaussianCopula": [Example("GaussianCopula", GaussianCopula(SinhArcsinh(scale=1.0)), "real")],
+        "Autoregressive": [
+            Example("Autoregressive", Autoregressive({"w": normal(), "b": normal()}), "mixed"),
+            Example("Autoregressive(Bernoulli)", Autoregressive({"h1": Bernoulli(), "h2": Bernoulli()}), "layers"),
+        ],
+        "Implicit": [Example("Implicit", Implicit(hidden=(3,)), "real")],
+        "NICE": [flow(NICE)],
+        "Planar": [few(Planar)],
+        "Radial": [few(Radial)],
+        "Sylvester": [few(Sylvester)],
+        "Householder": [few(Householder)],
+        "ContinuousFlow": [Example("ContinuousFlow", ContinuousFlow(width=2, depth=1, n_steps=2, scale=1.0), "real")],
+        "SemiImplicit": [
+            Example("SemiImplicit", semi(), "line"),
+            Example("Amortised(SemiImplicit)", amortised(semi(), 2), "line"),
+        ],
+        "Particles": [Example("Particles", Particles(2, **small), "line")],
+        "Hierarchical": [
+            Example("Hierarchical", hierarchical(normal()), "line"),
+            Example("Hierarchical(Bernoulli)", hierarchical(Bernoulli()), "binary"),
+        ],
+        "VariationalGP": [Example("VariationalGP", VariationalGP(2, nugget=0.5, reverse=net(normal())), "line")],
         "Layers": [
             Example("Layers", Layers(), "layers"),
             Example("Amortised(Layers)", amortised(Layers(), 2), "layers"),
@@ -172,6 +219,15 @@ def gradient_examples() -> dict[str, list[Example]]:
     plain |= {c.__name__: [Example(f"{c.__name__}()", c())] for c in (GumbelSoftmax, StraightThrough)}
     plain["LAX"] = [Example("LAX()", LAX((3,)))]
     plain |= {c.__name__: [Example(f"{c.__name__}()", c())] for c in (MeasureValued, GeneralisedPathwise)}
+    plain["Adversarial"] = [
+        Example(f"Adversarial({k!r})", Adversarial(k, hidden=(3,), steps=2)) for k in ("adaptive", "prior")
+    ]
+    plain["KernelRatio"] = [Example("KernelRatio()", KernelRatio())]
+    plain["SpectralStein"] = [Example(f"SpectralStein({k!r})", SpectralStein(k)) for k in ("spectral", "stein")]
+    plain["UIVI"] = [
+        Example("UIVI()", UIVI(n_burn_in=1, n_keep=1, n_leapfrog=1)),
+        Example('UIVI("importance")', UIVI("importance")),
+    ]
     plain["NVIL"] = [Example("NVIL()", NVIL((3,)))]
     score = [
         Example(f"ScoreFunction({b!r})", ScoreFunction(b))

@@ -28,6 +28,7 @@ class Fact(enum.Enum):
     INDEPENDENT_COORDINATES = "the coordinates of the latent are independent of each other"
     WEAK_DERIVATIVE = "each coordinate's law has a weak derivative (a difference of two laws) in each parameter"
     STANDARDISED = "a draw is a smooth map of a standardised one, whose law hardly depends on the parameters"
+    NORMAL_SCORES = "each coordinate is a known increasing map of a standard normal"
     MOMENT_LOG_PROB = "the mean of log q under another law is a function of that law's means and variances"
     PRODUCT = "q is a product over named sites"
     LAYERS = "q is made of layers of discrete variables, independent of each other given the layers before"

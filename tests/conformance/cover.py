@@ -15,8 +15,12 @@ VALID = [cell for cell, (made, _) in CELLS.items() if cell not in REFUSALS and m
 
 ALIKE = {
     "score": ("ScoreFunction", "NVIL"), "relaxed": ("REBAR", "RELAX"), "Taylor": ("TaylorControl",),
-    "flow": ("RealNVP", "Spline", "InverseAutoregressive", "MaskedAutoregressive"), "law": ("Univariate",),
-    "reflected": ("ARM", "DisARM"), "Gaussian": ("FullRank", "LowRank"),
+    "flow": (
+        "RealNVP", "Spline", "InverseAutoregressive", "MaskedAutoregressive", "NICE", "Planar", "Radial", "Sylvester",
+        "ContinuousFlow",
+    ), "law": ("Univariate", "SinhArcsinh"),
+    "semi-implicit": ("SemiImplicit", "Particles"), "hierarchical": ("Hierarchical", "VariationalGP"),
+    "reflected": ("ARM", "DisARM"), "Gaussian": ("FullRank", "LowRank", "Householder", "GaussianCopula", "Autoregressive"),
 }  # fmt: skip
 
 

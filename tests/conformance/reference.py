@@ -17,6 +17,7 @@ from jax.lax import stop_gradient
 
 from jensen.batch import Batch
 from jensen.facts import Fact
+from jensen.families import Radial
 from jensen.families.noise import StandardNormal, Uniform, is_law
 from jensen.tree import length, split_trainable
 
@@ -59,9 +60,32 @@ def atoms(q: Any, nodes: dict[int, int] = NODES) -> Atoms:
         draws = jax.tree.map(lambda *a: jnp.concatenate(a), *[p.draws for p in parts])
         w = jax.nn.softmax(q.logits)
         return Atoms(draws, jnp.concatenate([w[k] * p.weights for k, p in enumerate(parts)]))
+    if hasattr(q, "given"):
+        return _mixed_over(q)
     if hasattr(q, "raw"):
         return _line(q)
     return _quadrature(q, nodes)
+
+
+def _mixed_over(q: Any) -> Atoms:
+    """Of q(eps) q(z | eps): each atom of eps (of all L + 1 of them, the first making z) beside those of z given it."""
+    few = {1: 12, 2: 16}
+    if hasattr(q, "particles"):
+        e = q.particles.value
+        mixed = one = Atoms(e, jnp.full(len(e), 1 / len(e)))
+    elif hasattr(q, "generating"):
+        one = atoms(q._mixing(), few)
+        index, weights = _product([one.weights] * (q.n_mixing + 1))
+        mixed = Atoms(jax.tree.map(lambda a: a[index], one.draws), weights)
+        one = Atoms(jax.tree.map(lambda a: a[:, 0], mixed.draws), weights)
+    else:
+        mixed = one = atoms(q.mixing, few)
+    own = jax.vmap(lambda e: atoms(q.given(e), few))(one.draws)
+    flat = lambda a: a.reshape((-1, *a.shape[2:]))
+    beside = lambda a: flat(jnp.broadcast_to(a[:, None], (*own.weights.shape, *a.shape[1:])))
+    z = jax.tree.map(flat, own.draws)
+    draws = z if hasattr(q, "particles") else (z, jax.tree.map(beside, mixed.draws))
+    return Atoms(draws, flat(mixed.weights[:, None] * own.weights))
 
 
 def _line(q: Any, n: int = 240) -> Atoms:
@@ -109,7 +133,8 @@ def _from_normal(law: Any, e: Any) -> Any:
 
 
 def _kinks(q: Any) -> bool:
-    return getattr(getattr(q, "stack", None), "knots", 0) > 0
+    """Splines have knots, a radial layer a centre."""
+    return isinstance(q, Radial) or getattr(getattr(q, "stack", None), "knots", 0) > 0
 
 
 def _rule(n: int, kinks: bool) -> tuple[np.ndarray, np.ndarray]:

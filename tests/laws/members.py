@@ -13,22 +13,33 @@ from jensen import families
 from jensen.cell_examples import exported, generic
 from jensen.facts import Fact
 from jensen.families import (
+    NICE,
+    Autoregressive,
     Bernoulli,
     Categorical,
     Concrete,
+    ContinuousFlow,
     FullRank,
+    GaussianCopula,
+    Householder,
     InverseAutoregressive,
     Layers,
     LowRank,
     MaskedAutoregressive,
     MeanField,
     Mixture,
+    Particles,
+    Planar,
     Product,
+    Radial,
     RealNVP,
+    SinhArcsinh,
     Spline,
+    Sylvester,
     Univariate,
 )
-from jensen.families.base import AbstractDistribution
+from jensen.families.base import AbstractPlain
+from jensen.families.sylvester import reflect
 from jensen.tree import default_float
 
 
@@ -61,6 +72,10 @@ def _members(dtype: str) -> dict[str, Member]:
     univariate = generic(Univariate("normal", (2,), scale=0.8))
     concrete = generic(Concrete([0.3, -1.2], 0.8))
     flow = lambda cls, **options: generic(cls({"a": (1,), "b": (1,)}, n_layers=2, width=3, scale=0.7, **options))
+    small = lambda cls: generic(cls({"a": (1,), "b": (1,)}, n_layers=2, scale=0.7))
+    reflected = small(Householder)
+    turned = jax.vmap(lambda e: reflect(reflected.vectors, e), out_axes=1)(jnp.diag(jnp.exp(reflected.log_scale)))
+    continuous = generic(ContinuousFlow({"a": (1,), "b": (1,)}, width=3, depth=1, n_steps=8, scale=0.7))
     return {
         "MeanField": Member(mean_field, normal(mean_field), flat),
         "FullRank": Member(full, dist.MultivariateNormal(full.loc, scale_tril=full.cholesky())),
@@ -76,14 +91,34 @@ def _members(dtype: str) -> dict[str, Member]:
         ),
         "Mixture of LowRank": Member(generic(Mixture(n=2, component=low)), None, accuracy=1e-7),
         "Mixture of Bernoullis": Member(generic(Mixture((bernoulli, Bernoulli([1.0, 0.2])))), None),
+        "Particles": Member(_particles(), None, accuracy=1e-7),
         "RealNVP": Member(flow(RealNVP), None, accuracy=1e-5),
         "Spline": Member(flow(Spline, knots=3, interval=3.0), None, accuracy=5e-3),
         "InverseAutoregressive": Member(flow(InverseAutoregressive), None, accuracy=1e-5),
         "MaskedAutoregressive": Member(flow(MaskedAutoregressive, diagonal=True), None, accuracy=1e-5),
+        "NICE": Member(flow(NICE), None, accuracy=1e-5),
+        "Planar": Member(small(Planar), None, accuracy=1e-5),
+        "Radial": Member(small(Radial), None, accuracy=1e-5),
+        "Sylvester": Member(small(Sylvester), None, accuracy=1e-5),
+        "Householder": Member(reflected, dist.MultivariateNormal(reflected.loc, turned @ turned.T), flat),
+        "ContinuousFlow": Member(continuous, None, accuracy=1e-5),
+        "SinhArcsinh": Member(generic(SinhArcsinh({"a": (1,), "b": (1,)}, scale=0.7)), None, accuracy=1e-5),
+        "GaussianCopula": Member(_bound(GaussianCopula({"a": "logistic", "b": SinhArcsinh()})), None, accuracy=1e-4),
+        "Autoregressive": Member(_bound(Autoregressive(("b", "a"))), None, accuracy=1e-5),
         "Univariate": Member(univariate, dist.Normal(**univariate.parameters).to_event(1)),
         "Product": Member(Product({"k": categorical, "b": bernoulli}), None),
         "Product of normals": Member(Product({"w": generic(MeanField((1,))), ("a", "b"): mean_field}), None),
     }
+
+
+def _particles() -> Any:
+    return _bound(Particles(3, hidden=(4,), activation="tanh"))
+
+
+def _bound(q: Any) -> Any:
+    """Over two named coordinates."""
+    two = {"a": jax.ShapeDtypeStruct((1,), default_float()), "b": jax.ShapeDtypeStruct((1,), default_float())}
+    return generic(q.bind(two, None, jax.random.key(1)))
 
 
 NAMES = list(members())
@@ -91,7 +126,7 @@ NAMES = list(members())
 
 def without_member() -> list[str]:
     """Exported distributions that no member stands for; families that are not distributions have laws elsewhere."""
-    plain = {n for n, c in exported(families, AbstractDistribution).items()}
+    plain = {n for n, c in exported(families, AbstractPlain).items()}
     return sorted(plain - {type(m.q).__name__ for m in members().values()})
 
 

@@ -8,11 +8,11 @@ import pytest
 
 from jensen import ModelError, OptionError
 from jensen.cell_examples import generic
-from jensen.families import Amortised, FullRank, InverseAutoregressive, MaskedAutoregressive, RealNVP, Spline
+from jensen.families import NICE, Amortised, FullRank, InverseAutoregressive, MaskedAutoregressive, RealNVP, Spline
 from jensen.families.bijections import _skeleton
 from jensen.families.triangular import solve_lower
 
-FLOWS = {c.__name__: c for c in (RealNVP, Spline, InverseAutoregressive, MaskedAutoregressive)}
+FLOWS = {c.__name__: c for c in (RealNVP, NICE, Spline, InverseAutoregressive, MaskedAutoregressive)}
 SHAPE = {"a": (2,), "b": (), "c": (1, 2)}
 CHOLESKY = np.tril(0.3 * np.sin(np.arange(25.0)).reshape(5, 5), -1) + np.diag([0.5, 1.0, 2.0, 0.1, 3.0])
 LOC = {"a": np.array([1.0, -2.0]), "b": np.array(0.5), "c": np.array([[0.0, 4.0]])}

@@ -53,6 +53,14 @@ class AbstractDescent(AbstractAlgorithm):
     def estimate(self, noise: PyTree, parts: Any, batch: Batch, carry: PyTree) -> Estimate:
         """The objective's value, and gradients (of a loss) in the tree of `parts`."""
 
+    def fitted(self, params: PyTree, carry: PyTree) -> Any:
+        """The parts that the fit ends with: with these trained arrays, and what else was found."""
+        return self.assemble(params)
+
+    def findings(self, carry: PyTree) -> list[tuple[int, str]]:
+        """What is remembered at the end, in words for the verdict: (0, 1 or 2: how bad it is, a sentence)."""
+        return []
+
     def init(self, key, batch):
         params = split_trainable(self.parts)[0]
         return params, self.optimiser.init(params), self.carry(batch)

@@ -23,6 +23,9 @@ class GradientVI(AbstractDescent):
     def carry(self, batch):
         return self.parts.estimator.init(Bound.make(self.parts.model, self.parts.family, self.objective, batch))
 
+    def findings(self, carry):
+        return self.parts.estimator.findings(carry)
+
     def noise(self, key, batch):
         return draw_noise(key, self.parts, self.plan, batch, self.n_samples)
 

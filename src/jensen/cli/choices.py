@@ -33,6 +33,26 @@ def part(axis: str, text: str | None) -> Any:
         raise OptionError(explain(asked, str(error), because, f"see `jensen list {axis}`")) from error
 
 
+def method(text: str | None) -> Any:
+    """A method by its name, or with options as an object of `jensen.methods`: `VCD(n_steps=4)`."""
+    if text is None or "(" not in text:
+        return text
+    from .. import methods
+
+    choices = {n: c for n, c in vars(methods).items() if isinstance(c, type) and issubclass(c, methods.AbstractMethod)}
+    choices = {n.lower(): c for n, c in choices.items() if not n.startswith("Abstract")}
+    name = text.partition("(")[0].strip().lower().replace("-", "").replace("_", "")
+    if name not in choices:
+        because, instead = "these take options", f"one of {[c.__name__ for c in choices.values()]}"
+        raise OptionError(explain(f"--method {text!r}", "there is no such method with options", because, instead))
+    try:
+        return choices[name](**_arguments("method", text))
+    except TypeError as error:
+        raise OptionError(
+            explain(f"--method {text!r}", str(error), "the arguments go to the class", "VCD(n_steps=4)")
+        ) from error
+
+
 def _arguments(axis: str, text: str) -> dict[str, Any]:
     try:
         call = ast.parse(text, mode="eval").body

@@ -82,7 +82,7 @@ def fit(
     objective: Annotated[str | None, typer.Option(help="Which bound, e.g. IWAE or 'Renyi(alpha=0.5)'.")] = None,
     gradient: Annotated[str | None, typer.Option(help="Which gradient estimator, e.g. leave-one-out.")] = None,
     plan: Annotated[str | None, typer.Option(help="How draws are made, e.g. antithetic.")] = None,
-    method: Annotated[str | None, typer.Option(help="auto, gradient, or one of `jensen list method`.")] = None,
+    method: Annotated[str | None, typer.Option(help="One of `jensen list method`, or 'VCD(n_steps=4)'.")] = None,
     budget: Annotated[str | None, typer.Option(help="seconds:30, evaluations:20000, or both with a comma.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="Adam's step size, or name:step size (adam:1e-3).")] = None,
     n_samples: Annotated[int | None, typer.Option(help="Draws a step (a datum).")] = None,

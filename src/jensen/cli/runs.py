@@ -73,13 +73,15 @@ def execute(run: dict[str, Any], out: Path | None, *, progress: bool | None, sec
     jax.config.update("jax_enable_x64", bool(run["x64"]))
     import jensen as jn
 
-    from .choices import optimizer, part
+    from .choices import method, optimizer, part
     from .feed import data_for
     from .target import load_target
 
     options = dict(run["options"])
     parts = {axis: part(axis, options.pop(axis)) for axis in ("family", "objective", "gradient", "plan")}
     made = optimizer(options.pop("optimizer"))
+    if options.get("method") is not None:
+        options["method"] = method(options["method"])
     target = load_target(run["model"])
     data = data_for(target, None if run["data"] is None else Path(run["data"]))
     if out is not None:
@@ -97,13 +99,13 @@ def execute(run: dict[str, Any], out: Path | None, *, progress: bool | None, sec
 def _by_gradients(model: Any, data: Any, given: dict[str, Any]) -> bool:
     """Will `fit` take stochastic gradients? To ask for a checkpoint would make it take them."""
     from ..facts import Fact
-    from ..fit.auto import BY_STEPS, obstacle
+    from ..fit.auto import BY_STEPS, check_method, obstacle
     from ..fit.minibatch import MappedArray
     from ..fit.rows import as_rows
     from ..models.coerce import as_model
 
     if given.get("method") is not None:
-        return given["method"].lower().replace("_", "-") in BY_STEPS
+        return check_method(given["method"]) in BY_STEPS
     defaults = {"seed": given.get("seed"), "n_draws": given.get("n_draws"), "budget": given.get("budget")}
     defaults |= {"n_restarts": 1, "donate": False}
     if any(v is not None and v != defaults.get(k) for k, v in given.items()):

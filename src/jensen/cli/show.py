@@ -1,6 +1,7 @@
 """What the commands print: for people on a terminal, plain in a pipe, or one JSON object."""
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,13 +55,15 @@ def print_fit(fit: "Fit", saved: Path | None) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from ..fit.result import bound_in_words
+
     console = Console(highlight=False, soft_wrap=True)
     verdict, d = str(fit.verdict), fit.diagnosis
     parts = f"   {fit.options['model']}, {fit.options.get('method') or fit.options['family']}"
     console.print(Text(verdict, f"bold {COLOURS[verdict]}") + Text(parts))
     for reason in fit.reasons:
         console.print(Text(f"  - {reason}"))
-    numbers = f"  elbo {d.elbo:,.2f}   k-hat {d.khat:.2f}   {work(fit)}, {fit.seconds:.1f} s   {fit.why}"
+    numbers = f"  {bound_in_words(d)}   {work(fit)}, {fit.seconds:.1f} s   {fit.why}"
     console.print(Text(numbers))
     print_trail(fit, console)
     table = fit.summary()
@@ -90,8 +93,12 @@ def print_trail(fit: "Fit", console: Any) -> None:
     for i, a in enumerate(fit.trail):
         cost = f"{a.evaluations:,} evaluations, " if a.evaluations else ""
         mark = ">" if i == chosen else " "
-        line = f"{mark} {a.family}: {a.verdict}, k-hat {a.khat:.2f}, {cost}{a.seconds:.1f} s: {why[i]}"
+        line = f"{mark} {a.family}: {a.verdict}, {_khat(a)}{cost}{a.seconds:.1f} s: {why[i]}"
         console.print(Text(line, "bold" if i == chosen else ""))
+
+
+def _khat(attempt: Any) -> str:
+    return "" if math.isnan(attempt.khat) else f"k-hat {attempt.khat:.2f}, "
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:

@@ -70,6 +70,15 @@ class Judgement:
         return list(Verdict)[self.level], self.bad + self.good
 
 
+def noted(d: Diagnosis, notes: Sequence[tuple[int, str]]) -> Diagnosis:
+    """With what the method found out about itself: (0, 1 or 2: how bad it is, a sentence)."""
+    if not notes:
+        return d
+    worst = list(Verdict)[max(list(Verdict).index(d.verdict), *(level for level, _ in notes))]
+    bad, good = [s for level, s in notes if level], [s for level, s in notes if not level]
+    return dataclasses.replace(d, verdict=worst, reasons=[*bad, *d.reasons, *good])
+
+
 def graded(value: float, good: float, usable: float) -> int:
     """0 up to `good`, 1 up to `usable`, else 2; NaN is 2."""
     return 0 if value <= good else 1 if value <= usable else 2

@@ -47,9 +47,12 @@ class Amortised(AbstractFamily):
         self.encoder = UNSIZED if encoder is None else encoder
         self.hidden, self.activation = tuple(hidden), activation
 
+    def _whole(self) -> AbstractDistribution:
+        return eqx.combine(self.distribution.value, self.shared)
+
     @property
     def facts(self):
-        return self.distribution.value.facts
+        return self._whole().facts
 
     @property
     def sites(self):
@@ -57,7 +60,11 @@ class Amortised(AbstractFamily):
         return self.distribution.value.sites
 
     def kind_of(self, site):
-        return self.distribution.value.kind_of(site)
+        return self._whole().kind_of(site)
+
+    def sharpened(self):
+        whole = self._whole().sharpened()
+        return Amortised(whole, self.encoder, hidden=self.hidden, activation=self.activation)  # type: ignore[arg-type]
 
     def bind(self, latents, rows, key):
         if rows is None:
@@ -70,7 +77,7 @@ class Amortised(AbstractFamily):
                 )
             )
         row = row_spec(rows)
-        distribution = eqx.combine(self.distribution.value, self.shared).bind(latents, None, key)
+        distribution = self._whole().bind(latents, None, key)
         leaves = jax.tree.leaves(split_trainable(split_shared(distribution)[0])[0])
         n_params = sum(a.size for a in leaves)
         n_inputs = sum(a.size for a in jax.tree.leaves(row))

@@ -22,7 +22,9 @@ PLAIN = frozenset(
     {Fact.LOG_PROB, Fact.ZERO_MEAN_SCORE, Fact.DRAW_LOG_PROB, Fact.LOG_RATIO, Fact.TYPED_NOISE, Fact.OWN_PARAMETERS}
 )
 
-OF_ONE_LAW = frozenset({Fact.LAYERS, Fact.BINARY, Fact.WEAK_DERIVATIVE, Fact.STANDARDISED})
+OF_ONE_LAW = frozenset(
+    {Fact.LAYERS, Fact.BINARY, Fact.WEAK_DERIVATIVE, Fact.STANDARDISED, Fact.NORMAL_SCORES}
+)
 """Promises of methods that a composite of such laws does not have, though all its parts do."""
 
 UNSIZED: Any = None  # what an array or a layout is until `bind` sizes it
@@ -47,6 +49,11 @@ class AbstractFamily(eqx.Module):
         Arguments:  rows: the data (leading axis N; shapes suffice) for a conditional family, else None; key: starting values.
         Raises:     ModelError where the latents do not fit.
         """
+
+    def sharpened(self) -> "AbstractFamily":
+        """The same q with a log_ratio nearer to its log density, at any cost: what fitted q are judged with. Itself, unless
+        written anew."""
+        return self
 
 
 class AbstractDistribution(AbstractFamily):
@@ -77,6 +84,11 @@ class AbstractDistribution(AbstractFamily):
         (a Normal: 20 % of a small fit; an inverse autoregressive flow: its whole inverse)."""
         draw = self.transform(noise)
         return draw, self.log_ratio(draw)
+
+    def transform_and_log_estimate(self, noise: PyTree) -> tuple[PyTree, Float[Array, ""]]:
+        """The same, but log_ratio may be estimated without bias: for objectives linear in it. Written anew where exactness
+        costs (a continuous flow: D derivatives of its field instead of one)."""
+        return self.transform_and_log_ratio(noise)
 
     def noise(self, key: Array, shape: tuple[int, ...] = ()) -> PyTree:
         """Independent noise with leading axes `shape`, in one call."""
@@ -113,6 +125,13 @@ class AbstractDistribution(AbstractFamily):
         def standardise(self, draw: PyTree) -> PyTree: ...
 
         def unstandardise(self, noise: PyTree) -> tuple[PyTree, Array]: ...
+
+        # NORMAL_SCORES: each coordinate as an increasing map of a standard normal, back, and each one's own log density
+        def from_normal(self, scores: Array) -> PyTree: ...
+
+        def to_normal(self, draw: PyTree) -> Array: ...
+
+        def log_probs(self, draw: PyTree) -> Array: ...
 
         # LAYERS: a draw or a noise as a tuple of layers in the order of sampling, and back; the logits of the layer that
         # follows the given ones (relaxed values are fine)

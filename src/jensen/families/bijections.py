@@ -23,13 +23,15 @@ from ..tree import default_float
 
 MAX_LOG_SCALE = 3.0  # of one affine layer: a wild step of the optimiser cannot overflow
 MIN_SLOPE = 1e-3  # of a spline
+COUPLINGS = ("coupling", "additive")
 
 
 class Stack(eqx.Module):
     """What a stack of layers is, apart from its trained arrays.
 
-    kind: "coupling", "autoregressive" or its inverse, "masked".   width, depth: hidden layers of each layer's network.
-    knots, interval: of the splines, if knots > 0; else the layers are affine.
+    kind: "coupling", "additive" (coupling that only shifts), "autoregressive" or its inverse, "masked".
+    width, depth: hidden layers of each layer's network.
+    knots, interval: of the splines, if knots > 0; else the layers are affine.   context: length of what all networks read too.
     """
 
     kind: str = eqx.field(static=True)
@@ -39,6 +41,7 @@ class Stack(eqx.Module):
     activation: str = eqx.field(static=True)
     knots: int = eqx.field(static=True, default=0)
     interval: float = eqx.field(static=True, default=0.0)
+    context: int = eqx.field(static=True, default=0)
 
     def start(self, key: Array, dim: int) -> tuple[Array, ...]:
         """Trained arrays of shape `(n_layers, ...)` at which the stack is the identity: the networks' last layers are 0."""
@@ -50,8 +53,8 @@ class Stack(eqx.Module):
         hidden = [a.reshape(s) / math.sqrt(n) for a, s, n in zip(parts, shapes[:-2], fan_in[:-2], strict=True)]
         return tuple(jnp.asarray(a, default_float()) for a in (*hidden, *(np.zeros(s) for s in shapes[-2:])))
 
-    def __call__(self, arrays: tuple[Array, ...], dim: int) -> Any:
-        """FlowJAX's bijection of `(dim,)` with these arrays."""
+    def __call__(self, arrays: tuple[Array, ...], dim: int, context: Array | None = None) -> "Given":
+        """FlowJAX's bijection of `(dim,)` with these arrays, at this context."""
         from flowjax.bijections import Chain, Invert
 
         dtype = default_float()
@@ -62,7 +65,26 @@ class Stack(eqx.Module):
         layers = [eqx.combine(jax.tree.map(lambda a, i=i: a[i], trained), skeleton.rest) for i in range(self.n_layers)]
         *moves, last = skeleton.moves
         chain = Chain([b for pair in zip(moves, layers, strict=True) for b in pair] + [last])
-        return Invert(chain) if self.kind == "masked" else chain
+        return Given(Invert(chain) if self.kind == "masked" else chain, context)
+
+
+class Given(eqx.Module):
+    """A bijection at a context."""
+
+    bijection: Any
+    context: Array | None
+
+    def transform(self, x: Array) -> Array:
+        """T(x)."""
+        return self.bijection.transform(x, self.context)
+
+    def transform_and_log_det(self, x: Array) -> tuple[Array, Array]:
+        """(T(x), log |dT/dx|)."""
+        return self.bijection.transform_and_log_det(x, self.context)
+
+    def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
+        """(x, log |dx/dy|), where T(x) = y."""
+        return self.bijection.inverse_and_log_det(y, self.context)
 
 
 class _Skeleton(eqx.Module):
@@ -95,16 +117,19 @@ def _layer(stack: Stack, dim: int) -> Any:
     from flowjax.bijections import Coupling, MaskedAutoregressive
 
     nn: Any = dict(nn_width=stack.width, nn_depth=stack.depth, nn_activation=ACTIVATIONS[stack.activation])
-    if stack.kind == "coupling":
+    nn["cond_dim"] = stack.context or None
+    if stack.kind in COUPLINGS:
         return Coupling(jr.key(0), transformer=_transformer(stack), untransformed_dim=dim // 2, dim=dim, **nn)
     return MaskedAutoregressive(jr.key(0), transformer=_transformer(stack), dim=dim, **nn)
 
 
 def _transformer(stack: Stack) -> Any:
     """The scalar map whose parameters a network computes; the identity where the network gives zeros."""
-    from flowjax.bijections import Affine, Chain, RationalQuadraticSpline
+    from flowjax.bijections import Affine, Chain, Loc, RationalQuadraticSpline
     from paramax import Parameterize
 
+    if stack.kind == "additive":
+        return Loc(jnp.zeros(()))
     affine = eqx.tree_at(lambda a: a.scale, Affine(), Parameterize(_bounded_exp, jnp.zeros(())))
     if not stack.knots:
         return affine
@@ -130,7 +155,7 @@ def _moves(dim: int, stack: Stack) -> list[np.ndarray]:
     starts from a random order."""
     rng, orders = np.random.default_rng(0), [np.arange(dim)]
     while len(orders) < stack.n_layers:
-        shuffled = len(orders) % 2 == 0 and stack.kind == "coupling"
+        shuffled = len(orders) % 2 == 0 and stack.kind in COUPLINGS
         orders.append(rng.permutation(dim) if shuffled else orders[-1][::-1])
     orders = [np.arange(dim), *orders, np.arange(dim)]
     return [np.argsort(before)[after] for before, after in itertools.pairwise(orders)]
@@ -142,6 +167,9 @@ def check_stack(name: str, stack: Stack) -> None:
         if getattr(stack, field) < 1:
             asked = f"`{name}({field}={getattr(stack, field)})`"
             raise OptionError(explain(asked, "it is below 1", "it is a count", f"{field}=1 or more"))
+    if stack.context < 0:
+        asked = f"`{name}(context={stack.context})`"
+        raise OptionError(explain(asked, "it is negative", "it is the length of a vector", "context=16, or 0: none"))
     if stack.activation not in ACTIVATIONS:
         asked, instead = f"`{name}(activation={stack.activation!r})`", f"one of {sorted(ACTIVATIONS)}"
         raise OptionError(explain(asked, "it is unknown", "the name is looked up", instead))

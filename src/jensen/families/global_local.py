@@ -80,6 +80,13 @@ class GlobalLocal(AbstractFamily):
                     "MeanField(), or Amortised() for a model with a latent for each row",
                 )
             )
+        for part in (self.top, self.local):
+            if Fact.LOG_PROB not in part.facts:
+                wrong = f"`{type(part).__name__}` does not tell log q of a latent"
+                because = "a draw is the latents themselves, and log q is summed over rows with their weights"
+                raise ModelError(
+                    explain("`GlobalLocal(...)`", wrong, because, "an explicit family: FullRank(), RealNVP()")
+                )
         k1, k2 = jr.split(key)
         return GlobalLocal(self.top.bind(latents[0], None, k1), self.local.bind(latents[1], rows, k2))
 

@@ -74,6 +74,13 @@ class Product(AbstractPlain):
                     "one key a site of the model",
                 )
             )
+        for name, q in self.sites.items():
+            if Fact.LOG_PROB not in q.facts:
+                wrong = f"`{type(q).__name__}` for {name!r} does not tell log q of a latent"
+                because = "a draw of a product is the latents themselves"
+                raise ModelError(
+                    explain("`Product(...)`", wrong, because, "explicit families as factors, or it for all sites")
+                )
         groups = _grouped(self.names, latents)
         keys = jr.split(key, len(self.names))
         return Product({n: q.bind(groups[n], rows, k) for (n, q), k in zip(self.sites.items(), keys, strict=True)})

@@ -14,6 +14,7 @@ from ..tree import default_float
 from .base import PLAIN, UNSIZED, AbstractPlain
 from .discrete import _fits, _one_array
 from .noise import Keys, Uniform
+from .quantile import SOLVED, from_normal, to_normal
 from .standardised import STANDARD
 from .von_mises import on_path
 from .weak import WEAK, one_by_one
@@ -131,6 +132,7 @@ class Univariate(AbstractPlain):
             Fact.INDEPENDENT_COORDINATES: self.name != "Dirichlet",
             Fact.WEAK_DERIVATIVE: self.name in WEAK,
             Fact.STANDARDISED: self.name in STANDARD,
+            Fact.NORMAL_SCORES: kind.icdf or self.name in SOLVED,
         }
         return _BASE | {fact for fact, holds in has.items() if holds}
 
@@ -164,8 +166,20 @@ class Univariate(AbstractPlain):
         z = law.icdf(noise) if KINDS[self.name].icdf else law.sample(noise).astype(default_float())
         return _inside(z, self.name)
 
+    def from_normal(self, scores: Array) -> Array:
+        p = self.parameters
+        icdf = lambda u: _ICDF[self.name](u, **p) if self.name in _ICDF else self._law(**p).icdf(u)
+        closed = icdf if KINDS[self.name].icdf else None
+        return _inside(from_normal(scores, self.name, p, self._law, closed), self.name)
+
+    def to_normal(self, draw: Array) -> Array:
+        return to_normal(draw, self.name, self.parameters, self._law)
+
+    def log_probs(self, draw: Array) -> Array:
+        return self._law(**self.parameters).log_prob(draw)
+
     def log_prob(self, draw):
-        return self._law(**self.parameters).log_prob(draw).sum()
+        return self.log_probs(draw).sum()
 
     def entropy(self):
         return self._law(**self.parameters).entropy().sum()

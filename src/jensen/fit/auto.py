@@ -17,16 +17,17 @@ from ..errors import IncompatibleComposition, ModelError, OptionError, explain
 from ..families.draws import Draws
 from ..families.full_rank import FullRank
 from ..families.mean_field import MeanField
+from ..methods import AbstractMethod
 from ..models.base import AbstractModel
 from ..tree import Layout, split_trainable
 from . import defaults
+from .iterated import ITERATED
 from .ladder import Ladder, Step
 from .progress import steps_shown
 from .result import Attempt, Fit
 from .view import other_view
-from .wake_sleep import WAKE_SLEEP
 
-BY_STEPS = ("gradient", "flow", *WAKE_SLEEP)  # iterated by the compiled loop, checkpoints and all
+BY_STEPS = ("gradient", "flow", *ITERATED)  # iterated by the compiled loop, checkpoints and all
 
 
 def method_names() -> list[str]:
@@ -105,11 +106,13 @@ def _solver(method: str) -> Any:
 
 def check_method(method: Any) -> str:
     """The method's name as it is known. Raises: OptionError."""
+    if isinstance(method, AbstractMethod):
+        return method.name
     if isinstance(method, str):
         name = method.lower().replace("_", "-")
         if name in method_names():
             return name
-    instead = f"one of {method_names()}"
+    instead = f"one of {method_names()}, or an object of jensen.methods"
     raise OptionError(explain(f"method={method!r}", "there is no such method", "it is looked up by name", instead))
 
 

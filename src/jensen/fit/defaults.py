@@ -126,7 +126,7 @@ def complete(
 
 def _candidates(model: AbstractModel, family: AbstractFamily, objective: AbstractObjective) -> list[AbstractEstimator]:
     """Estimators by falling preference: path gradients where there is a path, enumeration where it is cheap."""
-    out: list[AbstractEstimator] = []
+    out: list[AbstractEstimator] = [] if Fact.LOG_RATIO in family.facts else [gradients.SpectralStein()]
     if not model.plated or Fact.LINEAR not in objective.facts:
         out.append(gradients.DoublyReparameterised())
     out.append(gradients.Pathwise())

@@ -17,13 +17,16 @@ from ..algorithms.restarts import Restarts
 from ..batch import Batch
 from ..compiled import key_for
 from ..diagnostics.activity import activity
-from ..diagnostics.verdict import Diagnosis, diagnose_global, diagnose_rows
+from ..diagnostics.samples import diagnose_samples
+from ..diagnostics.verdict import Diagnosis, diagnose_global, diagnose_rows, noted
 from ..errors import ModelError, explain
+from ..facts import Fact
 from ..function import description
 from ..judge import Composition
+from ..models.base import AbstractModel
 from ..tree import Layout, split_trainable
 from .checkpoint import Clock, load_carry, save_carry
-from .evaluate import draws_global, draws_rows, draws_streamed
+from .evaluate import draws_global, draws_rows, draws_streamed, gradients_of
 from .loop import Carry, Outcome, Plan, Runner
 from .minibatch import MappedArray, Stream, n_rows, steps_per_epoch
 from .monitor import PATIENCE
@@ -238,6 +241,13 @@ def _final_parameters(runner: Runner, job: Job, outcome: Outcome) -> Any:
     return runner.algorithm.parameters(carry.state)
 
 
+def _final_carry(runner: Runner, job: Job, outcome: Outcome) -> Any:
+    """What the algorithm remembered at the end, of the lane that is kept."""
+    state = outcome.carry.safe if outcome.why == "diverged" and not job.donate else outcome.carry.state
+    lanes: Any = runner.algorithm
+    return lanes.best(state, state[0][2]) if job.n_restarts > 1 else state[2]
+
+
 def _why(job: Job, outcome: Outcome) -> str:
     """`budget` splits: with a fixed step size, no progress over the last windows is `stalled`."""
     stalled = outcome.why == "budget" and int(outcome.carry.monitor.stalls) >= PATIENCE and not job.tuned
@@ -249,23 +259,28 @@ def _result(algorithm, composition, job, runner, outcome, history, step_size) ->
     params = _final_parameters(runner, job, outcome)
     if job.n_restarts > 1:
         params = runner.algorithm.best(outcome.carry.state, params)
-    parts = algorithm.assemble(params)
+    carry = _final_carry(runner, job, outcome)
+    parts = algorithm.fitted(params, carry)
     why, skipped, n_steps = _why(job, outcome), int(outcome.carry.monitor.skipped), int(outcome.carry.step)
     common: dict[str, Any] = {"why": why, "skipped": skipped, "n_steps": n_steps}
+    rows, complete = (_some_rows(job) if parts.model.plated else job.rows), True
     if parts.model.plated:
-        rows = _some_rows(job)
-        n_data = n_rows(job.rows)
         z, log_p, log_q = draws_rows(parts.model, parts.family, rows, DRAWS_A_ROW, job.seed)
+    elif isinstance(rows, MappedArray):
+        z, log_p, log_q, complete = draws_streamed(parts.model, parts.family, rows, job.seed)
+    else:
+        z, log_p, log_q = draws_global(parts.model, parts.family, Batch(rows, None), job.n_draws, job.seed)
+    if Fact.LOG_RATIO not in parts.family.facts:
+        value = composition.objective.sense * float(np.mean(history[-job.window :])) if len(history) else np.nan
+        more = {"complete": complete, "value": value, "seed": job.seed}
+        diagnosis = _diagnosis_by_draws(parts.model, rows, z, log_p, common | more)
+    elif parts.model.plated:
         layers = activity(z, getattr(parts.model, "site_kinds", {}))
         learned = bool(jax.tree.leaves(split_trainable(parts.model)[0]))
-        diagnosis = diagnose_rows(log_p - log_q, n_data, layers=layers, learned=learned, **common)
+        diagnosis = diagnose_rows(log_p - log_q, n_rows(job.rows), layers=layers, learned=learned, **common)
     else:
-        if isinstance(job.rows, MappedArray):
-            z, log_p, log_q, complete = draws_streamed(parts.model, parts.family, job.rows, job.seed)
-        else:
-            batch, complete = Batch(job.rows, None), True
-            z, log_p, log_q = draws_global(parts.model, parts.family, batch, job.n_draws, job.seed)
         diagnosis = _global_diagnosis(z, log_p, log_q, common | {"complete": complete})
+    diagnosis = noted(diagnosis, algorithm.findings(carry))
     family = type(composition.family).__name__
     seconds = outcome.seconds
     return Fit(
@@ -291,6 +306,16 @@ def _global_diagnosis(z: Any, log_p: np.ndarray, log_q: np.ndarray, common: dict
     flat = np.concatenate([np.asarray(a, np.float64).reshape(len(log_p), -1) for a in jax.tree.leaves(z)], 1)
     names = Layout(jax.tree.map(lambda a: a.shape[1:], z)).names()
     return diagnose_global(log_p, log_q, flat, names, **common)
+
+
+def _diagnosis_by_draws(model: AbstractModel, rows: Any, z: Any, log_p: np.ndarray, common: dict) -> Diagnosis:
+    """Of a family without log q: by Stein's identities."""
+    grads, lead = gradients_of(model, z, rows), log_p.shape
+    flat = lambda tree: np.concatenate(
+        [np.asarray(a, np.float64).reshape(*lead, -1) for a in jax.tree.leaves(tree)], -1
+    )
+    names = Layout(jax.tree.map(lambda a: a.shape[len(lead) :], z)).names()
+    return diagnose_samples(flat(z), None if grads is None else flat(grads), names, log_p=log_p, **common)
 
 
 def _some_rows(job: Job) -> Any:

@@ -7,26 +7,35 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from ..batch import Batch
 from ..compiled import compiled, key_for
-from ..families.base import AbstractFamily
+from ..facts import Fact
+from ..families.base import AbstractDistribution, AbstractFamily
 from ..function import Static
 from ..models.base import AbstractModel
 from ..tree import default_float, length
+from .minibatch import MappedArray
 
-BLOCK = 512  # draws evaluated at once: bounds the memory
+BLOCK, ROW_BLOCK = 512, 10  # draws, and rows with all their draws, evaluated at once: bounds the memory
+
+
+def _draw(family: AbstractFamily, q: AbstractDistribution, noise: PyTree) -> tuple[PyTree, Array]:
+    """(latent, log q), NaN for a family that cannot evaluate log q."""
+    if Fact.LOG_RATIO not in family.facts:
+        return q.latent(q.transform(noise)), jnp.asarray(jnp.nan, default_float())
+    draw, log_q = q.transform_and_log_ratio(noise)
+    return q.latent(draw), log_q
 
 
 @compiled(0, 3)
 def _global(static: Static, arrays, key_data, n_blocks: int, batch: Batch):
     model, family = eqx.combine(arrays, static.tree)
-    q = family(batch)
+    q = family.sharpened()(batch)
 
     def one(noise):
-        draw, log_q = q.transform_and_log_ratio(noise)
-        z = q.latent(draw)
+        z, log_q = _draw(family, q, noise)
         return z, model.log_density(z, batch), log_q
 
     def block(key):
@@ -77,18 +86,20 @@ def draws_streamed(model: AbstractModel, family: AbstractFamily, rows: Any, seed
 @compiled(0, 3)
 def _rows(static: Static, arrays, key_data, n: int, rows: PyTree):
     model, family = eqx.combine(arrays, static.tree)
+    family = family.sharpened()
 
     def cell(key, x):
         q = family(x)
 
         def one(noise):
-            draw, log_q = q.transform_and_log_ratio(noise)
-            z = q.latent(draw)
+            z, log_q = _draw(family, q, noise)
             return z, model.log_density(z, x), log_q
 
         return jax.vmap(one)(q.noise(key, (n,)))
 
-    return jax.vmap(cell, out_axes=1)(jr.split(jr.wrap_key_data(key_data), length(rows)), rows)
+    keys = jr.split(jr.wrap_key_data(key_data), length(rows))
+    each = jax.lax.map(lambda row: cell(*row), (keys, rows), batch_size=ROW_BLOCK)
+    return jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), each)
 
 
 def draws_rows(
@@ -98,3 +109,27 @@ def draws_rows(
     arrays, static = eqx.partition((model, family), eqx.is_array)
     key = jr.key_data(key_for(seed, "verdict"))
     return jax.device_get(_rows(Static(static), arrays, key, n, jax.tree.map(jnp.asarray, rows)))
+
+
+@compiled(0)
+def _gradients(static: Static, arrays, z: PyTree, batch: Batch):
+    model = eqx.combine(arrays, static.tree)
+    return jax.lax.map(jax.grad(lambda z: model.log_density(z, batch)), z, batch_size=BLOCK)
+
+
+@compiled(0)
+def _row_gradients(static: Static, arrays, z: PyTree, rows: PyTree):
+    model = eqx.combine(arrays, static.tree)
+    return jax.vmap(jax.vmap(jax.grad(model.log_density)), in_axes=(0, None))(z, rows)
+
+
+def gradients_of(model: AbstractModel, z: PyTree, rows: PyTree) -> PyTree | None:
+    """grad_z log p(z, x) at draws as `draws_global` or `draws_rows` give them; None where log p has no gradient in z, or
+    the rows are on disk."""
+    real = all(jnp.issubdtype(a.dtype, jnp.floating) for a in jax.tree.leaves(z))
+    if Fact.DIFFERENTIABLE not in model.facts or not real or isinstance(rows, MappedArray):
+        return None
+    arrays, static = eqx.partition(model, eqx.is_array)
+    if model.plated:
+        return jax.device_get(_row_gradients(Static(static), arrays, z, jax.tree.map(jnp.asarray, rows)))
+    return jax.device_get(_gradients(Static(static), arrays, z, Batch(rows, None)))

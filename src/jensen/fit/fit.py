@@ -23,12 +23,14 @@ from ..families.base import AbstractDistribution, AbstractFamily
 from ..gradients import plans
 from ..gradients.base import AbstractEstimator, Parts
 from ..judge import check
+from ..methods import AbstractMethod
 from ..models.base import AbstractModel
 from ..models.coerce import as_model
 from ..models.host import surfaced
 from ..objectives.base import AbstractObjective
-from . import cache, defaults, wake_sleep
+from . import cache, defaults, iterated
 from .auto import BY_STEPS, check_method, obstacle, refuse_method, solve
+from .dispatch import dispatched
 from .driver import Job, drive
 from .minibatch import MappedArray, first_batch, n_rows
 from .result import Fit
@@ -46,7 +48,7 @@ def fit(
     objective: AbstractObjective | str | None = None,
     gradient: AbstractEstimator | str | None = None,
     plan: plans.AbstractPlan | str | None = None,
-    method: str | None = None,
+    method: str | AbstractMethod | None = None,
     budget: str | float | None = None,
     optimizer: optax.GradientTransformation | float | None = None,
     n_samples: int | None = None,
@@ -78,9 +80,12 @@ def fit(
         family, objective, gradient, plan: the axes, as objects, classes or names (`"full-rank"`). gradient="auto": the
             estimator that is best on a short trial (`gradient_lab`).
         method: "auto" (the ladder), "gradient" (stochastic gradients), "wake-sleep", "reweighted-wake-sleep" or
-            "wake-wake" (for a latent with each row), or one rung by name: "laplace", "pathfinder", "dadvi",
+            "wake-wake" (for a latent with each row), "hoffman" or "vcd" (draws that MCMC improves); any of these as an
+            object with options, `jn.methods.VCD(n_steps=4)`; or one rung by name: "laplace", "pathfinder", "dadvi",
             "natural-gradient", "batch-and-match", "score-matching", "mixture", "importance", "conditional-gaussian",
             "hmc", "nuts", "mala", "smc", "flow".
+            For an RBM or DBM: "cd", "pcd", "parallel-tempering" (`jensen.fit.energy.fit_energy`, an `EnergyFit`). For
+            a mixture, factor analysis, PPCA or a hidden Markov model: "em" (`jensen.em`, an `EMFit`; n_steps are iterations).
         budget: "seconds:30", "evaluations:20000" (of the density with its gradient), or a number of seconds. What is
             best when it runs out is returned, with its verdict.
         optimizer: an Optax transformation; a number: Adam with that step size; None: Adam whose step size is chosen on
@@ -106,16 +111,21 @@ def fit(
         "n_restarts": None if n_restarts == 1 else n_restarts,
     }  # fmt: skip
     given = [name for name, value in of_gradients.items() if value is not None]
+    everything = of_gradients | {"method": method, "budget": budget, "progress": progress}
+    own = dispatched(model, data, {"seed": seed} | {k: v for k, v in everything.items() if v is not None})
+    if own is not None:
+        return own
     limit, asked = Budget.parse(budget), None if method is None else check_method(method)
-    if asked in wake_sleep.WAKE_SLEEP:
-        wake_sleep.refuse_axes(asked, objective=objective, gradient=gradient, plan=plan)
+    algorithm = method if isinstance(method, AbstractMethod) else iterated.ITERATED.get(asked or "")
+    if algorithm is not None:
+        iterated.refuse_axes(algorithm, objective=objective, gradient=gradient, plan=plan)
     if isinstance(data, (str, Path)):
         data = _open(Path(data))
     again = functools.partial(
         fit, method=method, budget=budget, n_draws=n_draws, progress=progress,
         **{k: v for k, v in of_gradients.items() if v is not None and k not in ("checkpoint", "on_chunk")},
     )  # fmt: skip
-    by_steps = given or asked in ("gradient", *wake_sleep.WAKE_SLEEP)
+    by_steps = given or asked == "gradient" or algorithm is not None
     precise, made = model, not isinstance(model, AbstractModel) and not by_steps
     if made:  # the ladder's precision, so that its arguments keep all their digits
         with jax.enable_x64(True):
@@ -174,8 +184,8 @@ def fit(
     def attempt(family: AbstractFamily) -> Fit:
         bound = defaults.bind(family, model, rows, seed)
         minibatched = batch_size is not None and rows is not None and batch_size < n_rows(rows)
-        if asked in wake_sleep.WAKE_SLEEP:
-            return drive(*wake_sleep.made(asked, model, bound, _optimiser(optimizer), n_samples, minibatched), job)
+        if algorithm is not None:
+            return drive(*iterated.made(algorithm, model, bound, _optimiser(optimizer), n_samples, minibatched), job)
         composition, why = defaults.complete(model, bound, objective, gradient, plan, n_samples, minibatched), ""
         if on_trial:
             from ..lab.choose import Subject, choose
@@ -184,8 +194,8 @@ def fit(
             composition, why = choose(subject, plan, n_samples)
         check(composition)
         parts = Parts(model, bound, defaults.bind_gradient(composition.gradient, model, rows, seed))
-        algorithm = GradientVI(parts, objective, plan, _optimiser(optimizer), composition.n_samples)
-        out = drive(algorithm, composition, job)
+        descent = GradientVI(parts, objective, plan, _optimiser(optimizer), composition.n_samples)
+        out = drive(descent, composition, job)
         out.options |= {"gradient_chosen": why} if on_trial else {}
         return out
 
@@ -288,7 +298,7 @@ def _needs_more(fit: Fit) -> bool:
 
 def _richer(model: AbstractModel, fit: Fit) -> AbstractFamily | None:
     """Full rank (or low rank, if large) started from the mean-field fit; None where mean field is all there is."""
-    if defaults.local_of(model) is not None or Fact.REPARAMETERISED not in fit.family.facts:
+    if defaults.local_of(model) is not None or not {Fact.REPARAMETERISED, Fact.MOMENTS} <= fit.family.facts:
         return None
     mean, variance = cast(AbstractDistribution, fit.family).moments()
     n = sum(a.size for a in jax.tree.leaves(mean))

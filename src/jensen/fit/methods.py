@@ -36,4 +36,4 @@ SOLVERS: dict[str, Callable[[], AbstractSolver]] = {
     "mala": lambda: Chains("mala"),
     "smc": _smc,
 }
-"""Without "auto" (the ladder), "gradient" (stochastic gradients), "flow" (gradients, of a flow) and `wake_sleep.WAKE_SLEEP`."""
+"""Without "auto" (the ladder), "gradient" (stochastic gradients), "flow" (gradients, of a flow) and `iterated.ITERATED`."""

@@ -14,14 +14,14 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import PyTree
 
-from ..batch import Batch
-from ..compiled import compiled, key_for
+from ..compiled import key_for
 from ..diagnostics.verdict import Diagnosis, Verdict
 from ..errors import ModelError, explain
 from ..families.base import AbstractFamily
 from ..function import Static
 from ..models.base import AbstractModel
 from ..tree import Layout
+from . import drawing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,11 +124,22 @@ class Fit:
         """Has every row its own latent?"""
         return self.options.get("plated", False) if self.model is None else self.model.plated
 
+    @property
+    def weighable(self) -> bool:
+        """Has q a density, so that its draws can be weighed by importance?"""
+        return self.corrected != "none" or not np.isnan(self.log_q).all()
+
+    def _weighed(self, asked: str) -> None:
+        if not self.weighable:
+            wrong, because = "q has no density that can be evaluated", "it is made of the weights p / q of q's draws"
+            instead = "a family with a density (MeanField, FullRank, RealNVP), or fit.against(draws)"
+            raise ModelError(explain(asked, wrong, because, instead))
+
     def __repr__(self) -> str:
         method = self.options.get("method")
         lines = [f"Fit({self.options['model']}, {method or self.options['family']}): {self.verdict}"]
         work = f"{self.options['evaluations']:,} evaluations" if method else f"{len(self.history):,} steps"
-        lines += [f"  elbo {self.elbo:,.2f}   k-hat {self.khat:.2f}   {work}, {self.seconds:.2f} s   {self.why}"]
+        lines += [f"  {bound_in_words(self.diagnosis)}   {work}, {self.seconds:.2f} s   {self.why}"]
         return "\n".join(lines + [f"  - {r}" for r in self.reasons])
 
     # ---- draws ------------------------------------------------------------------------------------------------
@@ -164,7 +175,7 @@ class Fit:
             return jax.device_get(jax.vmap(self._constrainer().constrain)(self._pick(int(n), seed)))
         arrays, static = eqx.partition((self.family, self._constrainer()), eqx.is_array)
         key = jr.key_data(key_for(seed, "sample"))
-        return jax.device_get(_draw(Static(static), arrays, key, int(n), rows, plated))
+        return jax.device_get(drawing.draw(Static(static), arrays, key, int(n), rows, plated))
 
     def _pick(self, n: int, seed: int) -> PyTree:
         """n of the corrected draws in random order, none twice before all were taken."""
@@ -184,7 +195,7 @@ class Fit:
         rows, plated = self._q(data)
         own = self._constrainer()
         arrays, static = eqx.partition((self.family, own), eqx.is_array)
-        return jax.device_get(_log_prob(Static(static), arrays, jax.tree.map(jnp.asarray, z), rows, plated))
+        return jax.device_get(drawing.log_prob(Static(static), arrays, jax.tree.map(jnp.asarray, z), rows, plated))
 
     @_own_precision
     def predict(self, n: int = 100, seed: int = 0, *, data: Any = None, **new: Any) -> Any:
@@ -228,7 +239,7 @@ class Fit:
             return self._pick(int(n), seed)
         arrays, static = eqx.partition((self.family, None), eqx.is_array)
         key = jr.key_data(key_for(seed, "sample"))
-        return jax.device_get(_draw(Static(static), arrays, key, int(n), rows, plated))
+        return jax.device_get(drawing.draw(Static(static), arrays, key, int(n), rows, plated))
 
     # ---- tables -----------------------------------------------------------------------------------------------
     @functools.cached_property
@@ -294,6 +305,7 @@ class Fit:
         """
         from ..diagnostics.loo import loo
 
+        self._weighed("`loo`")
         effective = self._effective()
         return loo(self, reff=1.0 if effective is None else effective / len(self.log_p))
 
@@ -302,7 +314,46 @@ class Fit:
         """log p(data) with an interval: importance sampling, or for chains the bridge between q and the posterior."""
         from ..diagnostics.evidence import evidence
 
+        self._weighed("`evidence`")
         return evidence(self, prob, ess=self._effective())
+
+    @_own_precision
+    def against(self, draws: PyTree, seed: int = 0) -> Any:
+        """Compares the verdict's draws with draws known to be right, as `sample` gives them: moments, maximum mean
+        discrepancy, sliced Wasserstein distance. The only way for a q without a density to be called RELIABLE.
+        """
+        from ..diagnostics.distance import against
+
+        return against(self, draws, seed)
+
+    @_own_precision
+    def log_likelihood(
+        self, rows: Any = None, method: str = "importance", n_samples: int = 1000, seed: int = 0, **options: Any
+    ) -> Any:
+        """log p(x) of rows with a latent each, from below: "importance" (draws of q), "hmc" (a Gaussian that chains from q
+        found) or "ais" (annealed from q or the prior). Values, standard errors and effective sample sizes of each row;
+        see `jensen.diagnostics.likelihood`.
+        """
+        from ..diagnostics.likelihood import log_likelihood
+
+        return log_likelihood(self, rows, method, n_samples, seed, **options)
+
+    @_own_precision
+    def bracket(self, n_rows: int = 100, n_samples: int = 16, seed: int = 0, **options: Any) -> Any:
+        """log p(x) of rows drawn from the model, from below and from above, by bidirectional annealing: how far
+        `log_likelihood(method="ais")` can be trusted. See `jensen.diagnostics.annealing`."""
+        from ..diagnostics.annealing import bracket
+
+        return bracket(self, n_rows, n_samples, seed, **options)
+
+    def linear_response(self, n_draws: int = 1024, seed: int = 0, *, unconstrained: bool = False) -> Any:
+        """Covariances that a mean-field q does not have, by linear response (LRVB): exact for Gaussian posteriors.
+
+        Reference:  Giordano, Broderick and Jordan (2018).
+        """
+        from ..diagnostics.linear_response import linear_response
+
+        return linear_response(self, n_draws, seed, unconstrained=unconstrained)
 
     def calibrate(self, n_simulations: int = 100, seed: int = 0, **options: Any) -> Any:
         """Simulation-based calibration of this method on this model: parameters from the prior, data from them, the
@@ -338,30 +389,8 @@ class Fit:
         return save(self, Path(folder))
 
 
-@compiled(0, 3, 5)
-def _draw(static, arrays, key_data, n: int, rows, plated: bool):
-    family, own = eqx.combine(arrays, static.tree)
-    constrain = (lambda z: z) if own is None else own.constrain
-
-    def of(q, key):
-        return jax.vmap(lambda e: constrain(q.latent(q.transform(e))))(q.noise(key, (n,)))
-
-    key = jr.wrap_key_data(key_data)
-    if not plated:
-        return of(family(Batch(rows, None)), key)
-    n_rows = jax.tree.leaves(rows)[0].shape[0]
-    return jax.vmap(lambda k, x: of(family(x), k), out_axes=1)(jr.split(key, n_rows), rows)
-
-
-@compiled(0, 4)
-def _log_prob(static, arrays, z, rows, plated: bool):
-    family, own = eqx.combine(arrays, static.tree)
-
-    def one(q, z):
-        u, log_jacobian = own.unconstrain(z) if hasattr(own, "unconstrain") else (z, 0.0)
-        return q.log_prob(u) - log_jacobian
-
-    if not plated:
-        q = family(Batch(rows, None))
-        return jax.vmap(lambda z: one(q, z))(z)
-    return jax.vmap(lambda z, x: jax.vmap(lambda z: one(family(x), z))(z), in_axes=(1, 0), out_axes=1)(z, rows)
+def bound_in_words(d: Diagnosis) -> str:
+    """The two numbers that a fit is known by; a q without a density has neither."""
+    if np.isnan(d.elbo) and np.isnan(d.khat):
+        return "elbo and k-hat not available"
+    return f"elbo {d.elbo:,.2f}   k-hat {d.khat:.2f}"

@@ -1,6 +1,7 @@
 """Gradient estimators and sampling plans."""
 
 from . import plans as plans
+from .adversarial import Adversarial as Adversarial
 from .arm import ARM as ARM
 from .arsm import ARSM as ARSM
 from .disarm import DisARM as DisARM
@@ -8,6 +9,7 @@ from .doubly_reparameterised import DoublyReparameterised as DoublyReparameteris
 from .enumerate import Enumerate as Enumerate
 from .generalised import GeneralisedPathwise as GeneralisedPathwise
 from .gumbel_softmax import GumbelSoftmax as GumbelSoftmax
+from .kivi import KernelRatio as KernelRatio
 from .lax import LAX as LAX
 from .leave_one_out import LeaveOneOut as LeaveOneOut
 from .local import RaoBlackwell as RaoBlackwell
@@ -19,5 +21,7 @@ from .rebar import REBAR as REBAR
 from .relax import RELAX as RELAX
 from .score_function import ScoreFunction as ScoreFunction
 from .sitewise import Sitewise as Sitewise
+from .spectral import SpectralStein as SpectralStein
 from .straight_through import StraightThrough as StraightThrough
 from .taylor import TaylorControl as TaylorControl
+from .uivi import UIVI as UIVI

@@ -77,11 +77,12 @@ class Bound(eqx.Module):
     def draw(self, noise: PyTree) -> PyTree:
         return self.map(lambda m, q, x, e: q.transform(e), noise)
 
-    def draw_and_log_weight(self, noise: PyTree) -> tuple[PyTree, Array]:
-        """Draws and their log-weights, log q taken from the noise where that is cheaper."""
+    def draw_and_log_weight(self, noise: PyTree, estimate: bool = False) -> tuple[PyTree, Array]:
+        """Draws and their log-weights, log q taken from the noise where that is cheaper; with `estimate` it may be an
+        unbiased estimate."""
 
         def cell(m, q, x, e):
-            draw, log_ratio = q.transform_and_log_ratio(e)
+            draw, log_ratio = (q.transform_and_log_estimate if estimate else q.transform_and_log_ratio)(e)
             return draw, self.objective.log_weight(m, q.latent(draw), log_ratio, x)
 
         return self.map(cell, noise)
@@ -151,6 +152,11 @@ class AbstractEstimator(eqx.Module):
 
     @abc.abstractmethod
     def update(self, carry: PyTree, stat: PyTree) -> PyTree: ...
+
+    def findings(self, carry: PyTree) -> list[tuple[int, str]]:
+        """What the verdict should know of the estimator itself, from its last carry: (0, 1 or 2: how bad it is, a
+        sentence); nothing, unless written anew."""
+        return []
 
     def problems(self, composition) -> list[tuple[str, str, str]]:
         """What facts cannot say: (wrong, because, instead) for each reason to refuse; none, unless written anew."""

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from ..facts import Fact
 from .base import AbstractSimple, Terms
 from .requirements import DIFFERENTIABLE, REPARAMETERISED
 
@@ -20,5 +21,6 @@ class Pathwise(AbstractSimple):
     role: ClassVar = "path"
 
     def terms(self, noise, bound, carry):
-        value = bound.reduce(bound.draw_and_log_weight(noise)[1])
+        linear = Fact.LINEAR in bound.objective.facts
+        value = bound.reduce(bound.draw_and_log_weight(noise, estimate=linear)[1])
         return Terms(value, value)

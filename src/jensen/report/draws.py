@@ -41,6 +41,8 @@ def log_weights(fit: Any) -> np.ndarray:
 def _weights(fit: Any) -> np.ndarray | None:
     """Smoothed importance weights of the verdict's own draws; None where too few carry them."""
     log_w = np.asarray(fit.log_p, np.float64) - np.asarray(fit.log_q, np.float64)
+    if not np.isfinite(log_w).any():
+        return None
     columns = log_w.reshape(len(log_w), -1).T
     smoothed = [psis(column).log_weights for column in columns]
     ess = float(np.mean([importance_ess(s) for s in smoothed]))

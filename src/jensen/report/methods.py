@@ -11,6 +11,9 @@ METHODS = {
     "reweighted-wake-sleep": "Wake-sleep with several draws of q a row, weighed by how much the model prefers each; q learns "
     "from them and from dreams.",
     "wake-wake": "Reweighted wake-sleep without dreams: q learns only from its weighed draws for rows of the data.",
+    "hoffman": "q follows its bound; the model learns from draws of q that a few steps of Hamiltonian Monte Carlo improved.",
+    "vcd": "Variational contrastive divergence: the model learns from draws of q that Hamiltonian Monte Carlo improved, and q "
+    "from where they went.",
     "laplace": "A Gaussian at each mode found, as wide as the curvature there says; the best of them is kept.",
     "pathfinder": "The best of the Gaussians that quick climbs to the mode pass on their way.",
     "dadvi": "A Gaussian fitted coordinate by coordinate on fixed draws (deterministic ADVI); where there are not too "

@@ -35,6 +35,8 @@ def _no_ladder(fit: Any) -> str:
 def _no_weights(fit: Any) -> str:
     if fit.corrected != "none" and fit.proposals is None:
         return "the draws are corrected, and the draws of q that were weighed are not at hand"
+    if not fit.weighable:
+        return "q has no density that can be evaluated, so its draws have no importance weights"
     return _no_draws(fit)
 
 

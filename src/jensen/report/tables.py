@@ -22,6 +22,10 @@ def plus_minus(value: float, error: float) -> str:
     return f"{number(value, digits)} ± {number(error, digits)}"
 
 
+def _nats(value: float, error: float) -> str:
+    return plus_minus(value, error) + ("" if math.isnan(value) else " nats")
+
+
 def key_numbers(fit: Any) -> list[dict[str, Any]]:
     """What a reader wants to know first: name, value, what it means, and whether it needs much room."""
     rows = _by_rungs(fit) if has_rungs(fit) else _by_steps(fit)
@@ -39,10 +43,10 @@ def _by_steps(fit: Any) -> list[tuple[str, str, str]]:
     a_row, over_rows = (" a row", "; 95th percentile over rows") if fit.plated else ("", "")
     good = GOOD_KHAT + over_rows
     worth = f"how much the draws are worth after reweighting, of {d.n_draws:,}{a_row}"
-    elbo, evidence = plus_minus(d.elbo, d.elbo_se), plus_minus(d.log_evidence, d.log_evidence_se)
+    elbo, evidence = _nats(d.elbo, d.elbo_se), _nats(d.log_evidence, d.log_evidence_se)
     return [
-        ("ELBO", elbo + " nats", "lower bound on the log evidence; higher is better" + elbo_note),
-        ("Log evidence", evidence + " nats", f"importance-sampled estimate of {meant}"),
+        ("ELBO", elbo, "lower bound on the log evidence; higher is better" + elbo_note),
+        ("Log evidence", evidence, f"importance-sampled estimate of {meant}"),
         ("k-hat", number(d.khat), good),
         ("Effective share", ess, worth),
         ("Steps", f"{len(fit.history):,}", words.ENDINGS.get(fit.why) or f"ended: {fit.why}"),

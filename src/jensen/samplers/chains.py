@@ -7,7 +7,6 @@ from typing import Any
 import jax.random as jr
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import t as student_t
 
 from ..algorithms.gaussian import Gaussian, Mixture, safe_cholesky
 from ..algorithms.importance import n_proposals, proposal_of, weigh
@@ -16,6 +15,7 @@ from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
 from ..compiled import key_for
 from ..diagnostics.chains import rhat, split_rhat
+from ..diagnostics.stein import by_chance, identity_scores
 from .kernel import SEGMENT, Sampler, Segment
 from .transport import Affine
 from .warp import Warped, to_device
@@ -29,7 +29,6 @@ RANKED = 50
 KEPT = 2 * 10**7  # numbers: above, chains are thinned
 MAX_LEAPFROG = 64
 MEAN_ERROR, SD_ERROR = 0.015, 0.02  # standard errors (mean in sd, sd relative) at which sampling stops
-STEIN_LEVEL = 1e-3
 HOPELESS = 1.3  # R-hat from which more iterations of the same do not help
 NARROW = 0.15  # share of the chains that take small steps in a segment: they enter, and leave, narrow places
 
@@ -277,12 +276,9 @@ def stein_scores(target: Target, x: Float[np.ndarray, "T C D"], most: int = 4096
     t, c, d = x.shape
     x = x[:: max(1, t * c // min(most, n_proposals(d)))]
     g = target(x.reshape(-1, d))[1].reshape(x.shape)
-    score = lambda terms: terms.mean((0, 1)) / (terms.mean(0).std(0, ddof=1) / math.sqrt(c) + 1e-12)
-    first = np.abs(score(g))
-    second = np.abs(score((x - x.mean((0, 1))) * g + 1))
+    first, second = identity_scores(x, g)
     worst = target.names[int(np.argmax(np.maximum(first, second)))]
-    by_chance = float(student_t.isf(STEIN_LEVEL / (4 * d), c - 1))  # of 2 D two-sided scores over few chains
-    return {"stein": float(max(first.max(), second.max())), "stein_worst": worst, "stein_by_chance": by_chance}
+    return {"stein": float(max(first.max(), second.max())), "stein_worst": worst, "stein_by_chance": by_chance(d, c)}
 
 
 def longest_run(flags: np.ndarray) -> int:
