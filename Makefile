@@ -58,7 +58,7 @@ $(BENCH_VENV)/.ready: requirements-bench.txt requirements.txt
 	@touch $@
 
 bench: $(BENCH_VENV)/.ready
-	$(BENCH_VENV)/bin/python -m benchmarks.run logistic vae belief_net --rounds $(ROUNDS) --out benchmarks/results/speed.jsonl \
+	$(BENCH_VENV)/bin/python -m benchmarks.run logistic vae belief_net flows --rounds $(ROUNDS) --out benchmarks/results/speed.jsonl \
 		$(if $(JENSEN_DATA),--data $(JENSEN_DATA))
 
 bench-posteriors: $(VENV)/.ready

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from . import families as families
 from . import gradients as gradients
+from . import methods as methods
 from . import models as models
 from . import objectives as objectives
 from .diagnostics.verdict import Verdict as Verdict
@@ -35,6 +36,8 @@ from .gradients import plans as plans
 if TYPE_CHECKING:
     from . import zoo as zoo
     from .diagnostics.compare import compare as compare
+    from .diagnostics.linear_response import linear_response as linear_response
+    from .fit.em import em as em
     from .fit.persist import load as load
     from .lab import gradient_lab as gradient_lab
     from .models.adapters.numpyro import from_numpyro as from_numpyro
@@ -45,7 +48,9 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "compare": ("diagnostics.compare", "compare"),
+    "em": ("fit.em", "em"),
     "gradient_lab": ("lab.lab", "gradient_lab"),
+    "linear_response": ("diagnostics.linear_response", "linear_response"),
     "load": ("fit.persist", "load"),
     "from_numpyro": ("models.adapters.numpyro", "from_numpyro"),
     "from_pymc": ("models.adapters.pymc", "from_pymc"),

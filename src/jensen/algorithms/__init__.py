@@ -1,11 +1,14 @@
 """Algorithms: siblings under one compiled loop, and solvers that end by themselves."""
 
 from .batch_and_match import BatchAndMatch as BatchAndMatch
+from .contrastive_divergence import ContrastiveDivergence as ContrastiveDivergence
 from .dadvi import DADVI as DADVI
 from .gradient_vi import GradientVI as GradientVI
 from .importance import Importance as Importance
 from .laplace import Laplace as Laplace
 from .lbfgs import LBFGS as LBFGS
+from .mcmc_improved import VCD as VCD
+from .mcmc_improved import Hoffman as Hoffman
 from .mixture import ModeMixture as ModeMixture
 from .natural_gradient import NaturalGradient as NaturalGradient
 from .pathfinder import Pathfinder as Pathfinder

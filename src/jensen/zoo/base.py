@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..diagnostics.likelihood import with_density
 from ..errors import DataError, OptionError, explain
 from ..families.base import AbstractFamily
 from ..fit.fit import fit as fit_parts
@@ -200,6 +201,7 @@ class AbstractLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Den
 
     def _bounds(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         model, family = self._parts()
+        family = with_density(family)
         X = self._rows(X)
         self._check_support(X)
         _check_count(self._name, "n_importance", self.n_importance)

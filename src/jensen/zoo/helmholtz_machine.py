@@ -7,7 +7,7 @@ import numpy as np
 import optax
 
 from ..errors import OptionError, explain
-from ..fit.wake_sleep import WAKE_SLEEP
+from ..fit.iterated import WAKE_SLEEP
 from .base import AbstractLatentModel, Composed
 from .sigmoid_belief_net import belief_net
 

@@ -27,6 +27,7 @@ from ..objectives import ELBO
 from ..tree import Layout, default_float, row_spec
 
 BLOCK = 256  # rows at once through encoder or decoder alone
+AVERAGED = 64  # draws whose mean stands for E[z]
 CELLS = 64, 32  # rows and draws at once through both: bounds the memory of the log-weights
 
 
@@ -54,10 +55,13 @@ def _split(*modules: Any) -> tuple[Any, Static]:
 
 def _mean(q: Any) -> Any:
     """E[z]; of binary layers without closed moments the first exactly, the others by a mean-field pass: each given the
-    probabilities of the one before."""
+    probabilities of the one before; of any other q the mean of draws, their noise the same for all rows."""
     if Fact.MOMENTS in q.facts:
         return q.moments()[0]
-    return q.unlayered(mean_field_pass(q))
+    if Fact.LAYERS in q.facts:
+        return q.unlayered(mean_field_pass(q))
+    draws = jax.vmap(lambda e: q.latent(q.transform(e)))(q.noise(key_for(0, "mean"), (AVERAGED,)))
+    return jax.tree.map(lambda a: a.mean(0), draws)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -9,6 +9,7 @@ import optax
 from ..compiled import key_for
 from ..families import Amortised
 from ..gradients.base import AbstractEstimator
+from ..methods import AbstractMethod
 from ..models.latent_variable import LatentVariable
 from ..objectives import ELBO
 from ..objectives.base import AbstractObjective
@@ -25,6 +26,9 @@ class VAE(AbstractLatentModel):
         activation: a name in `jensen.nets.ACTIVATIONS`.
         likelihood: "bernoulli" for data in [0, 1], "gaussian" for the rest (one noise scale a column; columns are
             standardised on the way in and restored on the way out), "auto": the first of the two that applies.
+        method: None: stochastic gradients of `objective` by `gradient`; or "hoffman", "vcd", `jensen.methods.VCD(n_steps=4)`:
+            the decoder learns from draws that MCMC improves. Then `transform` averages improved draws, while
+            `score_samples` and `elbo` are those of q before the chains, which has a density.
         objective: a bound or its name; None: ELBO("kl").   gradient: an estimator or its name; None: the one of least
             variance that is valid.
         n_samples: draws of z a row and step; None: 1 (16 for nonlinear bounds such as IWAE()).
@@ -44,6 +48,7 @@ class VAE(AbstractLatentModel):
     """
 
     latent_dim: int
+    method: str | AbstractMethod | None
     counts: ClassVar = ("latent_dim",)
 
     def __init__(
@@ -53,6 +58,7 @@ class VAE(AbstractLatentModel):
         hidden: Sequence[int] = (200, 200),
         activation: str = "relu",
         likelihood: str = "auto",
+        method: str | AbstractMethod | None = None,
         objective: AbstractObjective | str | None = None,
         gradient: AbstractEstimator | str | None = None,
         n_samples: int | None = None,
@@ -70,4 +76,6 @@ class VAE(AbstractLatentModel):
         key, shape = key_for(self._seed, "decoder"), (rows.shape[1],)
         model = LatentVariable.mlp(key, int(self.latent_dim), shape, self.likelihood_, **nets)
         options = {"objective": ELBO("kl")} if self.objective is None else {}
+        if self.method is not None:
+            options = {"method": self.method}
         return Composed(model, Amortised(**nets), options)

@@ -1,0 +1,115 @@
+"""Deep Boltzmann machine and deep belief network with the scikit-learn API."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..errors import OptionError, explain
+from ..fit.belief import fit_belief
+from ..fit.energy import fit_energy, pretrained
+from ..models.deep_boltzmann import DBM as Machine
+from .base import _is_count
+from .energy import AbstractEnergyModel
+
+
+class DBM(AbstractEnergyModel):
+    """Deep Boltzmann machine (DBM): layers of binary causes with undirected links, pre-trained layer by layer.
+
+    Arguments:
+        widths: hidden units of each layer, the one next to the data first.   recognition: a network trained along that
+            starts mean-field inference.   pretrain_iter: passes of greedy pre-training of each layer.
+        method, k, n_chains, weight_decay, sparsity, centred, learning_rate, n_iter, batch_size, n_temperatures, n_runs,
+            visible, n_categories, random_state, progress: as `AbstractEnergyModel`.
+    Attributes: as `AbstractEnergyModel`. `transform` gives the mean-field means of all hidden layers.
+    Example:    >>> dbm = DBM((500, 1000)).fit(X)                  # doctest: +SKIP
+    Reference:  Salakhutdinov and Hinton (2009); Salakhutdinov and Larochelle (2010).
+    """
+
+    recognition: bool
+    pretrain_iter: int
+    counts: ClassVar = (*AbstractEnergyModel.counts, "pretrain_iter")
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (200, 200),
+        *,
+        recognition: bool = False,
+        pretrain_iter: int = 10,
+        visible: str = "auto",
+        n_categories: int | None = None,
+        method: str = "pcd",
+        k: int = 1,
+        n_chains: int | None = None,
+        weight_decay: float = 0.0,
+        sparsity: tuple[float, float] | None = None,
+        centred: bool = False,
+        learning_rate: Any = None,
+        n_iter: int = 20,
+        batch_size: int = 100,
+        n_temperatures: int = 14_500,
+        n_runs: int = 100,
+        random_state: int | np.random.RandomState | None = None,
+        progress: bool | None = None,
+    ):
+        self._keep(locals())
+
+    def _fit_rows(self, rows):
+        widths, learning = checked_widths(self), self._learning()
+        options = {"mean": rows.mean(0), "seed": self._seed, "n_categories": self.n_categories}
+        machine = Machine((rows.shape[1], *widths), self.visible_, recognition=self.recognition, **options)
+        shared = {name: learning[name] for name in ("batch_size", "seed", "progress", "optimizer")}
+        machine = pretrained(machine, rows, n_steps=self._n_steps(len(rows), self.pretrain_iter), **shared)
+        return fit_energy(machine, rows, n_steps=self._n_steps(len(rows), self.n_iter), **learning)
+
+
+class DBN(AbstractEnergyModel):
+    """Deep belief network (DBN): RBMs trained greedily, the last one undirected, those below it top-down.
+
+    Arguments:  as `DBM`, and
+                n_importance: draws a row in `score_samples`.   n_iter: passes over the data for each layer.
+    Attributes: as `AbstractEnergyModel`, of the layer next to the data; `fit_.dbn`: the `jensen.models.DBN`. history_ and
+                log_partition() are of the top RBM; `transform` gives the top layer's probabilities.
+    Reference:  Hinton, Osindero and Teh (2006); Salakhutdinov and Murray (2008) for `score_samples`.
+    """
+
+    n_importance: int
+    counts: ClassVar = (*AbstractEnergyModel.counts, "n_importance")
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (200, 200),
+        *,
+        n_importance: int = 100,
+        visible: str = "auto",
+        n_categories: int | None = None,
+        method: str = "pcd",
+        k: int = 1,
+        n_chains: int | None = None,
+        weight_decay: float = 0.0,
+        sparsity: tuple[float, float] | None = None,
+        centred: bool = False,
+        learning_rate: Any = None,
+        n_iter: int = 20,
+        batch_size: int = 100,
+        n_temperatures: int = 14_500,
+        n_runs: int = 100,
+        random_state: int | np.random.RandomState | None = None,
+        progress: bool | None = None,
+    ):
+        self._keep(locals())
+
+    def _fit_rows(self, rows):
+        learning, widths = self._learning(), checked_widths(self)
+        options = {"n_categories": self.n_categories, "n_importance": int(self.n_importance)}
+        options["n_steps"] = self._n_steps(len(rows), self.n_iter)
+        return fit_belief(rows, widths, self.visible_, **options, **learning)
+
+
+def checked_widths(estimator: Any) -> tuple[int, ...]:
+    """Raises: OptionError if they are no sequence of counts."""
+    widths = estimator.widths
+    if isinstance(widths, str) or not isinstance(widths, Sequence) or not widths or not all(map(_is_count, widths)):
+        asked, because = f"`{type(estimator).__name__}(widths={widths!r})`", "it lists the widths of the layers"
+        raise OptionError(explain(asked, "it is no sequence of positive whole numbers", because, "widths=(500, 1000)"))
+    return tuple(map(int, widths))

@@ -1,0 +1,123 @@
+"""What the models fitted by EM share under the scikit-learn API."""
+
+import abc
+from typing import Any, ClassVar, Self
+
+import jax
+import numpy as np
+from jaxtyping import Float
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ..fit.em import EMFit, em
+from ..models.em import AbstractEM
+from .base import _check_count
+
+
+class AbstractEMModel(DensityMixin, BaseEstimator):
+    """A model fitted by `jensen.em`. A concrete class writes `__init__`, with the options below, `_model`, `_publish`.
+
+    Arguments of all:
+        n_init: starts run at once, half of them from k-means, the best kept.   max_iter: iterations.
+        tol: nats a row: ends when no more than this is left to gain, by Aitken's extrapolation (not scikit-learn's gain
+            of the last iteration).   batch_size: None, or rows a batch of stochastic EM.
+        random_state: seed or `RandomState`.
+    Attributes: fit_: the `EMFit`.   verdict_, reasons_.   n_iter_, converged_, lower_bound_ (nats a row), n_features_in_.
+    """
+
+    counts: ClassVar[tuple[str, ...]] = ("n_components",)
+    least_features: ClassVar[int] = 1
+
+    n_features_in_: int
+    n_init: int
+    max_iter: int
+    tol: float
+    batch_size: int | None
+    random_state: int | np.random.RandomState | None
+
+    @abc.abstractmethod
+    def _model(self) -> AbstractEM:
+        """The model that is fitted."""
+
+    @abc.abstractmethod
+    def _publish(self, params: Any) -> None:
+        """Sets the fitted attributes, from NumPy parameters."""
+
+    def _keep(self, options: dict[str, Any]) -> None:
+        for name in self._get_param_names():
+            setattr(self, name, options[name])
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Fits the rows of X, shape (n, d), NaN where missing; y is ignored. Raises DataError, OptionError."""
+        for name in (*self.counts, "n_init", "max_iter"):
+            _check_count(type(self).__name__, name, getattr(self, name))
+        return self._fitted(self._rows(X, reset=True))
+
+    def _fitted(self, rows: Any) -> Self:
+        model = self._model()
+        starts = self.n_init if model.several_optima else None
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        found = em(
+            model, rows, n_starts=starts, n_iter=self.max_iter, tol=self.tol, batch_size=self.batch_size, seed=seed
+        )
+        return self._take(found)
+
+    def _take(self, found: EMFit) -> Self:
+        self.fit_, self.verdict_, self.reasons_ = found, found.verdict, found.reasons
+        self.n_iter_, self.converged_ = found.n_iter, found.converged
+        self.lower_bound_ = found.objective / found.n_rows
+        self._publish(jax.tree.map(np.asarray, found.params))
+        return self
+
+    def score_samples(self, X: Any) -> Float[np.ndarray, " n"]:
+        """log p(x) of each row, nats, of what is observed of it."""
+        return self._found.log_prob(self._rows(X))
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean of `score_samples`."""
+        return float(np.mean(self.score_samples(X), dtype=np.float64))
+
+    def bic(self, X: Any) -> float:
+        """-2 log p(X) + p log n; smaller is better."""
+        rows = self._rows(X)
+        return -2 * float(self._found.log_prob(rows).sum()) + self._found.n_parameters * float(np.log(len(rows)))
+
+    def aic(self, X: Any) -> float:
+        """-2 log p(X) + 2 p; smaller is better."""
+        return -2 * float(self._found.log_prob(self._rows(X)).sum()) + 2 * self._found.n_parameters
+
+    def impute(self, X: Any) -> Float[np.ndarray, "n d"]:
+        """X with E[x | what is observed of the row] where it is NaN."""
+        found = self._found
+        return found._apply(type(found.model).imputed, self._rows(X))  # type: ignore[attr-defined]
+
+    def _drawn(self, n_samples: int) -> tuple[np.ndarray, Any]:
+        _check_count(f"{type(self).__name__}.sample", "n_samples", n_samples)
+        return self._found.sample(n_samples, int(check_random_state(self.random_state).randint(2**31 - 1)))
+
+    @property
+    def _found(self) -> EMFit:
+        check_is_fitted(self)
+        return self.fit_
+
+    def _rows(self, X: Any, reset: bool = False) -> np.ndarray:
+        options: dict[str, Any] = {"ensure_min_samples": 2, "ensure_min_features": self.least_features} if reset else {}
+        types: Any = [np.float64, np.float32]
+        return np.asarray(validate_data(self, X, dtype=types, ensure_all_finite="allow-nan", reset=reset, **options))
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+def bare_fit(model: AbstractEM, params: Any) -> EMFit:
+    """An `EMFit` around parameters that another library has fitted."""
+    from ..diagnostics.verdict import Verdict
+
+    why = ["The parameters were fitted elsewhere: nothing is known of the iterations."]
+    nan, one = float("nan"), np.array([float("nan")])
+    return EMFit(
+        model, params, nan, nan, one[:0], 0, True, one, Verdict.DOUBTFUL, why, model.n_parameters(params), 1.0, 0.0
+    )

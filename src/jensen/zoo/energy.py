@@ -1,0 +1,213 @@
+"""What the energy-based models with the scikit-learn API share."""
+
+import abc
+import dataclasses
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ..algorithms.contrastive_divergence import ContrastiveDivergence
+from ..diagnostics.partition import LogPartition
+from ..errors import DataError, OptionError, explain
+from ..fit.minibatch import steps_per_epoch
+from .base import _check_count
+
+VISIBLES = "auto", "bernoulli", "gaussian", "categorical"
+
+
+class AbstractEnergyModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator):
+    """A Boltzmann machine with its fit. A concrete class writes `__init__`, with the options below among its arguments,
+    and `_fit_rows`.
+
+    Arguments of all:
+        visible: "bernoulli" for data in [0, 1], "gaussian" for the rest (learned variances; columns are standardised on the
+            way in and restored on the way out), "categorical" (one-hot groups of n_categories columns), "auto": the
+            first of the two that applies.
+        method: "pcd", "cd" or "parallel-tempering".   k: Gibbs sweeps a step.   n_chains: persistent chains; None:
+            batch_size.   weight_decay, sparsity, centred: as `jensen.algorithms.ContrastiveDivergence`.
+        learning_rate: a step size, an Optax transformation, or None: 0.05 (real data: 0.001), falling linearly to 0.
+        n_iter: passes over the data.   batch_size: rows a step.
+        n_temperatures, n_runs: of annealed importance sampling, for log Z (exact up to 2^20 states of the smaller side).
+        random_state: seed or `RandomState`.   progress: a progress bar; None: only at a terminal.
+    Attributes: fit_: the `EnergyFit`, in standardised units.   verdict_, visible_, n_iter_, n_features_in_.
+        history_: the pseudo log-likelihood at every step, nats, whole data, standardised units.
+        components_, intercept_hidden_, intercept_visible_, h_samples_: weights (hidden, visible), biases and persistent
+        hidden states of the layer next to the data, as scikit-learn's `BernoulliRBM` has them.
+    """
+
+    counts: ClassVar[tuple[str, ...]] = ("k", "n_iter", "batch_size", "n_temperatures", "n_runs")
+
+    visible: str
+    n_categories: int | None
+    method: str
+    k: int
+    n_chains: int | None
+    weight_decay: float
+    sparsity: tuple[float, float] | None
+    centred: bool
+    learning_rate: Any
+    n_iter: int
+    batch_size: int
+    n_temperatures: int
+    n_runs: int
+    random_state: Any
+    progress: bool | None
+
+    @abc.abstractmethod
+    def _fit_rows(self, rows: np.ndarray) -> Any:
+        """The `EnergyFit` to these rows, as they are modelled."""
+
+    def _keep(self, options: dict[str, Any]) -> None:
+        for name in self._get_param_names():
+            setattr(self, name, options[name])
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Trains on the rows of X, shape (n, d); y is ignored.  Raises: DataError, OptionError (ValueErrors)."""
+        self._check_options()
+        X = self._rows(X, reset=True)
+        self.visible_ = self._chosen(X)
+        self._start_scaling(X)
+        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self._take(self._fit_rows(self._standardised(X)))
+        return self
+
+    def _take(self, fit: Any) -> None:
+        self.fit_, self.history_, self._log_z = fit, fit.history, None
+        self.n_iter_ = self.n_iter
+        m = fit.machine
+        self.components_ = np.asarray(m.weights[0]).T
+        self.intercept_visible_, self.intercept_hidden_ = np.asarray(m.biases[0]), np.asarray(m.biases[1])
+        self._n_features_out = fit.n_hidden
+        if fit.chains is not None:
+            self.h_samples_ = np.asarray(fit.chains[0])
+
+    @property
+    def verdict_(self) -> Any:
+        check_is_fitted(self, "fit_")
+        return self.fit_.verdict
+
+    # ---- rows -------------------------------------------------------------------------------------------------
+    def transform(self, X: Any) -> Float[np.ndarray, "n hidden"]:
+        """E[h | x] of each row, the layers one after another: exact for an RBM, by mean field for a DBM."""
+        check_is_fitted(self, "fit_")
+        return np.concatenate(self.fit_.hidden_means(self._standardised(self._rows(X))), 1)
+
+    def inverse_transform(self, Z: Any) -> Float[np.ndarray, "n d"]:
+        """E[x | h] of hidden values, in the units of X: of a DBM those next to the data are read."""
+        check_is_fitted(self, "fit_")
+        Z = np.atleast_2d(np.asarray(Z, np.float64))
+        if Z.shape[1] != self._n_features_out:
+            asked, wrong = f"`inverse_transform` of shape {Z.shape}", f"there are {self._n_features_out} hidden units"
+            raise DataError(explain(asked, wrong, "rows are hidden layers", f"{self._name.lower()}.transform(X)"))
+        return self._restored(self.fit_.decode(Z))
+
+    def reconstruct(self, X: Any) -> Float[np.ndarray, "n d"]:
+        """E[x | h] at h = E[h | x], in the units of X."""
+        return self.inverse_transform(self.transform(X))
+
+    def gibbs(self, X: Any, n_steps: int = 1) -> Float[np.ndarray, "n d"]:
+        """Rows after `n_steps` sweeps of Gibbs sampling from X."""
+        check_is_fitted(self, "fit_")
+        _check_count(f"{self._name}.gibbs", "n_steps", n_steps)
+        return self._restored(self.fit_.gibbs(self._standardised(self._rows(X)), n_steps, self._drawn_seed()))
+
+    def sample(self, n_samples: int = 1, n_steps: int = 1000) -> Float[np.ndarray, "n d"]:
+        """Fantasy particles: rows from Gibbs chains, `n_steps` sweeps on from the persistent ones."""
+        check_is_fitted(self, "fit_")
+        _check_count(f"{self._name}.sample", "n_samples", n_samples)
+        return self._restored(self.fit_.sample(int(n_samples), self._drawn_seed(), n_steps=n_steps))
+
+    # ---- density ----------------------------------------------------------------------------------------------
+    def log_partition(self) -> LogPartition:
+        """log Z with its interval, in standardised units, computed once."""
+        check_is_fitted(self, "fit_")
+        if self._log_z is None:
+            options = {"n_chains": max(2, self.n_runs), "temperatures": max(2, self.n_temperatures)}
+            self._log_z = self.fit_.log_partition(**options)
+        return self._log_z
+
+    def score_samples(self, X: Any) -> Float[np.ndarray, " n"]:
+        """log p(x) of each row, nats, in the units of X, with log Z by annealed importance sampling (exact if small); of
+        a DBM the variational bound. Larger is better."""
+        check_is_fitted(self, "fit_")
+        X = self._rows(X)
+        return self.fit_.score_samples(self._standardised(X), self.log_partition()) - float(np.log(self.scale_).sum())
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean of `score_samples`, nats a row."""
+        return float(np.mean(self.score_samples(X), dtype=np.float64))
+
+    # ---- data in, data out ------------------------------------------------------------------------------------
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _drawn_seed(self) -> int:
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _rows(self, X: Any, reset: bool = False) -> np.ndarray:
+        types: Any = [np.float64, np.float32]
+        X = np.asarray(validate_data(self, X, dtype=types, reset=reset))
+        if not reset and self.visible_ == "bernoulli" and (X.min() < 0 or X.max() > 1):
+            asked, wrong = f"`{self._name}` of Bernoulli units", f"X has values from {X.min():g} to {X.max():g}"
+            raise DataError(explain(asked, wrong, "they are shares of 1", 'visible="gaussian"'))
+        return X
+
+    def _chosen(self, X: np.ndarray) -> str:
+        if self.visible != "auto":
+            return self.visible
+        return "bernoulli" if X.min() >= 0 and X.max() <= 1 else "gaussian"
+
+    def _start_scaling(self, X: np.ndarray) -> None:
+        d = X.shape[1]
+        self.center_, self.scale_, self._dtype = np.zeros(d), np.ones(d), X.dtype
+        if self.visible_ == "gaussian":
+            scaler: Any = StandardScaler().fit(X.astype(np.float64))
+            self.center_, self.scale_ = scaler.mean_, scaler.scale_
+
+    def _standardised(self, X: np.ndarray) -> np.ndarray:
+        return ((X - self.center_) / self.scale_).astype(np.float32)
+
+    def _restored(self, rows: np.ndarray) -> np.ndarray:
+        return (rows * self.scale_ + self.center_).astype(self._dtype)
+
+    def _learning(self) -> dict[str, Any]:
+        """Options of `fit_energy`."""
+        tempering: dict[str, Any] = {"n_temperatures": 10} if self.method == "parallel-tempering" else {}
+        method = ContrastiveDivergence(
+            self.k, self.method != "cd", n_chains=self.n_chains, weight_decay=self.weight_decay,
+            sparsity=self.sparsity, centred=self.centred, **tempering,
+        )  # fmt: skip
+        return {
+            "method": method, "optimizer": self.learning_rate, "batch_size": self.batch_size, "seed": self._seed,
+            "progress": self.progress,
+        }  # fmt: skip
+
+    def _n_steps(self, n: int, n_iter: int) -> int:
+        return n_iter * steps_per_epoch(n, min(self.batch_size, n))
+
+    # ---- scikit-learn's protocol ------------------------------------------------------------------------------
+    def _check_options(self) -> None:
+        for name in self.counts:
+            _check_count(self._name, name, getattr(self, name))
+        for name, choices in (("visible", VISIBLES), ("method", ("cd", "pcd", "parallel-tempering"))):
+            value = getattr(self, name)
+            if value not in choices:
+                asked = f"`{self._name}({name}={value!r})`"
+                raise OptionError(explain(asked, "it is unknown", "the name is looked up", f"one of {choices}"))
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []  # hidden values are float32 whatever X is
+        return tags
+
+    def __getstate__(self):
+        state: Any = super().__getstate__()
+        few = lambda rows: np.asarray(rows)[:1000]  # what a verdict reads
+        light = lambda f: dataclasses.replace(f, rows=few(f.rows))
+        return {k: light(v) if k == "fit_" else v for k, v in state.items()}
