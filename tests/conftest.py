@@ -1,5 +1,7 @@
 """What every test shares: slow tests on request, and double precision where numbers are compared with exact ones."""
 
+import gc
+
 import jax
 import pytest
 
@@ -25,3 +27,11 @@ def _double_precision(request):
         return
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bounded_memory():
+    """Every executable holds memory mappings, of which a process may have only so many: those of a file go with it."""
+    yield
+    jax.clear_caches()
+    gc.collect()
