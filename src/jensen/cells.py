@@ -4,7 +4,7 @@
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from .cell_examples import AXES, LATENTS, Setting, examples, generic, settings
@@ -40,8 +40,9 @@ def n_samples(objective: AbstractObjective, gradient: AbstractEstimator, plan: A
     return max(few, objective.min_samples, gradient.min_samples)
 
 
-def compositions() -> Iterator[tuple[Cell, Composition | ModelError, Setting]]:
-    """Every cell, with its parts put together, or the error of a family that cannot be sized for the model.
+def compositions() -> Iterator[tuple[Cell, Composition | ModelError, Setting, list[tuple[str, str, str]]]]:
+    """Every cell, with its parts put together, or the error of a family that cannot be sized for the model, and the reasons
+    to refuse it.
 
     A plan only takes facts away: what is refused with independent draws is refused with all plans, and listed once.
     """
@@ -61,8 +62,9 @@ def compositions() -> Iterator[tuple[Cell, Composition | ModelError, Setting]]:
                         k = n_samples(o.part, g.part, p.part)
                         parts = (setting.model, sized, o.part, gradients[g.name], p.part)
                         whole = Composition(*parts, n_samples=k, minibatched=setting.minibatched)
-                    yield cell, whole, setting
-                    if p is axes[2][0] and (whole is sized or refusals(whole)):
+                    why = reasons(whole)
+                    yield cell, whole, setting, why
+                    if p is axes[2][0] and why:
                         break
 
 
@@ -81,11 +83,13 @@ def reasons(made: Composition | ModelError) -> list[tuple[str, str, str]]:
     return refusals(made)
 
 
-def validity_table() -> list[dict[str, Any]]:
-    """One row a cell: the five names, `valid`, `biased` where that is declared, and the reasons of a refusal."""
+def validity_table(cells: Iterable | None = None) -> list[dict[str, Any]]:
+    """One row a cell: the five names, `valid`, `biased` where that is declared, and the reasons of a refusal.
+
+    cells: what `compositions` gives, where that is at hand."""
     biased = lambda m: isinstance(m, Composition) and not m.gradient.unbiased
     row = lambda m, r: {"valid": not r, "biased": biased(m), "reasons": r}
-    return [c._asdict() | row(m, reasons(m)) for c, m, _ in compositions()]
+    return [c._asdict() | row(m, why) for c, m, _, why in (compositions() if cells is None else cells)]
 
 
 # ---- the page -------------------------------------------------------------------------------------------------------
@@ -110,9 +114,9 @@ def _grid(cells: dict[tuple[str, str], str], down: list[str], across: list[str],
     return [head, "| --- " * (len(across) + 1) + "|", *body, ""]
 
 
-def markdown() -> str:
-    """The validity page: equal tables are printed once, with all the models and families they hold for."""
-    table = validity_table()
+def markdown(cells: Iterable | None = None) -> str:
+    """The validity page: equal tables are printed once, with all the models and families they hold for. cells: as above."""
+    table = validity_table(cells)
     names = {a: list(examples(a)) for a in AXES}
     notes: dict[tuple, int] = {}
 

@@ -45,17 +45,17 @@ class Composition(NamedTuple):
 
 def refusals(c: Composition) -> list[tuple[str, str, str]]:
     """(what is missing and where, why, what to write instead), one for each reason to refuse; empty if all fits."""
-    out = []
+    out, known = [], {axis: c.facts(axis) for axis in ("model", "family", "objective", "plan")}
     for part in (c.objective, c.gradient, c.plan):
         for r in part.requires:
-            if r.fact not in c.facts(r.axis):
+            if r.fact not in known[r.axis]:
                 where = f"`{_name(getattr(c, r.axis))}` ({r.axis}) does not provide it"
                 out.append((f"{r.fact.value}; {where}", f"`{_name(part)}`: {r.because}", r.instead))
     for part in (c.objective, c.gradient):
         if c.n_samples < part.min_samples:
             missing = f"n_samples >= {part.min_samples}; n_samples={c.n_samples}"
             out.append((missing, f"`{_name(part)}` compares draws with one another", f"n_samples={part.min_samples}"))
-    if c.minibatched and Fact.MINIBATCH not in c.facts("model"):
+    if c.minibatched and Fact.MINIBATCH not in known["model"]:
         where = f"`{_name(c.model)}` (model) does not provide it"
         because = "rows left out would be missing from the posterior"
         instead = "LogDensity(log_prior, shape, log_likelihood=per_row), or batch_size=None"

@@ -5,11 +5,12 @@ import itertools
 
 import jax
 
-from jensen.cells import compositions, reasons
+from jensen.cells import compositions
 
 with jax.enable_x64(True):
-    CELLS = {cell: (made, setting.rows) for cell, made, setting in compositions()}
-REFUSALS = {cell: why for cell, (made, _) in CELLS.items() if (why := reasons(made))}
+    ALL = list(compositions())
+CELLS = {cell: (made, setting.rows) for cell, made, setting, _ in ALL}
+REFUSALS = {cell: why for cell, _, _, why in ALL if why}
 VALID = [cell for cell, (made, _) in CELLS.items() if cell not in REFUSALS and made.gradient.unbiased]
 
 

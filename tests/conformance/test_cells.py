@@ -5,6 +5,7 @@ By default the cells of a pairwise cover; with `--all` every one (about an hour 
 
 import functools
 
+import equinox as eqx
 import jax
 import pytest
 from cover import CELLS, REFUSALS, VALID, pairwise
@@ -12,6 +13,7 @@ from estimate import compare, estimates, sampler, threshold
 from reference import exact
 
 from jensen import cells
+from jensen.batch import Batch
 from jensen.errors import IncompatibleComposition, ModelError
 from jensen.judge import Composition, check
 from jensen.tree import split_trainable
@@ -70,6 +72,16 @@ def test_the_refused_cells_say_why():
         else:
             assert isinstance(made, ModelError)
             assert all(part in str(made) for part in ("wrong: ", "because: ", "instead: ")), cell
+
+
+def test_the_noise_law_of_every_valid_family_reads_only_shapes():
+    seen = set()
+    for cell in VALID:
+        made, rows = CELLS[cell]
+        if cell[:2] not in seen and not made.model.plated:
+            seen.add(cell[:2])
+            spec = eqx.filter_eval_shape(made.family, Batch(rows))
+            assert jax.tree.leaves(spec.noise(jax.random.key(0), (3,)))
 
 
 def test_every_exported_class_has_an_example():

@@ -9,8 +9,6 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from members import NAMES, expectation, members, moments, without_member
 
-from jensen.batch import Batch
-from jensen.cells import compositions, reasons
 from jensen.facts import Fact
 from jensen.families.noise import iid
 from jensen.tree import split_trainable
@@ -136,16 +134,6 @@ def test_the_noise_law_reads_only_shapes(member):
     spec = eqx.filter_eval_shape(lambda: member.q)
     noise = iid(jr.key(7), spec.noise_law(), (3,))
     jax.tree.map(np.testing.assert_array_equal, noise, member.q.noise(jr.key(7), (3,)))
-
-
-def test_the_noise_law_of_every_valid_family_reads_only_shapes():
-    seen = {}
-    for cell, made, setting in compositions():
-        if cell[:2] not in seen and not reasons(made) and not made.model.plated:
-            seen[cell[:2]] = True
-            batch = Batch(setting.rows)
-            spec = eqx.filter_eval_shape(lambda m=made, b=batch: m.family(b))
-            assert jax.tree.leaves(spec.noise(jr.key(0), (3,)))
 
 
 @pytest.mark.parametrize("name", [n for n in having(Fact.MOMENT_LOG_PROB) if n != "Product of normals"])

@@ -262,6 +262,7 @@ def test_a_solver_that_gives_up_makes_the_draw_nan():
     assert jnp.isnan(_log_q(explode, jnp.ones((3, 2)))).all()
 
 
+@pytest.mark.slow
 def test_a_fit_survives_steps_that_fail():
     """They are skipped, counted, and the verdict says so."""
     target = LogDensity(lambda z: -0.5 * (z[0] ** 2 + 20 * (z[1] - z[0] ** 2) ** 2), (2,))

@@ -1,7 +1,8 @@
 """Normalizing flows of coupling and autoregressive layers."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
@@ -19,7 +20,7 @@ else:
     from equinox import AbstractVar
 
 
-class Conditioned(NamedTuple):
+class Conditioned(eqx.Module):
     """The arrays of a flow whose networks read a context: under `Amortised` a row has the context of its own only."""
 
     context: Float[Array, " C"]

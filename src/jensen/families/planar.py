@@ -1,6 +1,6 @@
 """Planar and radial flows: layers with so few parameters that an encoder can compute them."""
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from .mean_field import MeanField
 from .warped import FLOW, AbstractFlow, start_arrays, start_base
 
 
-class PlanarArrays(NamedTuple):
+class PlanarArrays(eqx.Module):
     """Of all layers."""
 
     u: Float[Array, "L D"]
@@ -57,7 +57,7 @@ class Planar(AbstractFlow):
         return PlanarArrays(jnp.zeros((n, dim), dtype), w, jnp.zeros(n, dtype))
 
     def map(self):
-        u, w, b = self.arrays
+        u, w, b = self.arrays.u, self.arrays.w, self.arrays.b
         now = (u * w).sum(-1)
         slope = over_minus_one(now)
         v = u + ((slope - now) / square(w))[:, None] * w
@@ -77,7 +77,7 @@ def _planar_back(layer, y):
     return y - v * jnp.tanh(a + b)
 
 
-class RadialArrays(NamedTuple):
+class RadialArrays(eqx.Module):
     """Of all layers."""
 
     centre: Float[Array, "L D"]
@@ -116,9 +116,9 @@ class Radial(AbstractFlow):
         return RadialArrays(jr.normal(key, (n, dim), dtype), jnp.zeros(n, dtype), jnp.zeros(n, dtype))
 
     def map(self):
-        centre, log_width, strength = self.arrays
-        alpha = jnp.exp(log_width)
-        return Composite((centre, alpha, alpha * over_minus_one(strength)), _radial, _radial_back)
+        a = self.arrays
+        alpha = jnp.exp(a.log_width)
+        return Composite((a.centre, alpha, alpha * over_minus_one(a.strength)), _radial, _radial_back)
 
 
 def _radial(layer, x):

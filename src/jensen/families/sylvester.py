@@ -1,6 +1,6 @@
 """Householder reflections: a Gaussian with a rotated covariance, and the Sylvester flow, a planar flow of many units."""
 
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, get_args
 
 import equinox as eqx
 import jax
@@ -90,7 +90,7 @@ class Householder(AbstractPlain):
         return self.layout.unravel(self.loc), self.layout.unravel((turned**2).sum(0))
 
 
-class SylvesterArrays(NamedTuple):
+class SylvesterArrays(eqx.Module):
     """Of all layers; M is the rank. mixed: R above its diagonal, R' below it, transposed."""
 
     basis: Float[Array, "L _ _"] | None  # (L, D, M), (L, n_reflections, D), or none
@@ -149,7 +149,8 @@ class Sylvester(AbstractFlow):
         return SylvesterArrays(basis, inner, diagonals, jnp.zeros((n, rank), dtype))
 
     def map(self):
-        basis, mixed, diagonals, b = self.arrays
+        a = self.arrays
+        basis, mixed, diagonals, b = a.basis, a.mixed, a.diagonals, a.b
         make = {"orthogonal": _orthonormal, "householder": lambda v: _columns(v, b.shape[-1])}
         dim = self.base.loc.shape[0]
         Q = _turns(self.n_layers, dim, b.dtype) if basis is None else jax.vmap(make[self.kind])(basis)
