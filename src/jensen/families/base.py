@@ -22,9 +22,7 @@ PLAIN = frozenset(
     {Fact.LOG_PROB, Fact.ZERO_MEAN_SCORE, Fact.DRAW_LOG_PROB, Fact.LOG_RATIO, Fact.TYPED_NOISE, Fact.OWN_PARAMETERS}
 )
 
-OF_ONE_LAW = frozenset(
-    {Fact.LAYERS, Fact.BINARY, Fact.WEAK_DERIVATIVE, Fact.STANDARDISED, Fact.NORMAL_SCORES}
-)
+OF_ONE_LAW = frozenset({Fact.LAYERS, Fact.BINARY, Fact.WEAK_DERIVATIVE, Fact.STANDARDISED, Fact.NORMAL_SCORES})
 """Promises of methods that a composite of such laws does not have, though all its parts do."""
 
 UNSIZED: Any = None  # what an array or a layout is until `bind` sizes it

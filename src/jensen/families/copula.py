@@ -41,7 +41,9 @@ class GaussianCopula(AbstractPlain):
     names: tuple[str, ...] | None = eqx.field(static=True)  # None: one array
     shapes: tuple[tuple[int, ...], ...] = eqx.field(static=True)
 
-    def __init__(self, marginals: Marginal | Mapping[str, Marginal] = "normal", *, lower: Array | None = None, shapes=()):
+    def __init__(
+        self, marginals: Marginal | Mapping[str, Marginal] = "normal", *, lower: Array | None = None, shapes=()
+    ):
         self.names = tuple(marginals) if isinstance(marginals, Mapping) else None
         given = tuple(marginals.values()) if isinstance(marginals, Mapping) else (marginals,)
         self.laws = tuple(Univariate(m) if isinstance(m, str) else m for m in given)
