@@ -28,6 +28,7 @@ class AbstractEMModel(DensityMixin, BaseEstimator):
 
     counts: ClassVar[tuple[str, ...]] = ("n_components",)
     least_features: ClassVar[int] = 1
+    missing: ClassVar[bool] = True  # may values be NaN?
 
     n_features_in_: int
     n_init: int
@@ -104,11 +105,12 @@ class AbstractEMModel(DensityMixin, BaseEstimator):
     def _rows(self, X: Any, reset: bool = False) -> np.ndarray:
         options: dict[str, Any] = {"ensure_min_samples": 2, "ensure_min_features": self.least_features} if reset else {}
         types: Any = [np.float64, np.float32]
-        return np.asarray(validate_data(self, X, dtype=types, ensure_all_finite="allow-nan", reset=reset, **options))
+        finite = "allow-nan" if self.missing else True
+        return np.asarray(validate_data(self, X, dtype=types, ensure_all_finite=finite, reset=reset, **options))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
+        tags.input_tags.allow_nan = self.missing
         return tags
 
 

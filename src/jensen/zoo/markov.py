@@ -110,6 +110,7 @@ class FactorialHMM(AbstractSequenceModel):
     n_components: int
     inference: str
     counts = ("n_chains", "n_components")
+    missing = False  # the chains are coupled by what is observed
 
     def __init__(
         self, n_chains: int = 2, n_components: int = 2, *, inference: str = "exact", n_init: int = 4,

@@ -161,13 +161,17 @@ class MixtureOfPPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, AbstractM
         self.components_ = (vectors[:, :, -q:] * scale[:, None]).swapaxes(1, 2)[:, ::-1]
 
     def transform(self, X: Any) -> Float[np.ndarray, "n n_latents"]:
-        """E[z | x, k] of each row, in the coordinates of its most probable component k (rows must be complete)."""
-        from ..errors import DataError, explain
+        """E[z | what is seen of x, k] of each row, in the coordinates of its most probable component k.
 
+        The position is linear in x, so what is missing counts as its mean given the rest and k.
+        """
         X, k = self._rows(X), self.predict(X)
-        if np.isnan(X).any():
-            because, instead = "the position is a linear map of all columns", "transform(model.impute(X))"
-            raise DataError(explain("`transform`", "X has missing values", because, instead))
+        X = self._found._apply(_completed, X)[np.arange(len(X)), k]
         w = self.components_
         m = w @ w.swapaxes(1, 2) + self.noise_variance_[:, None, None] * np.eye(self.n_latents)
         return np.einsum("nij,nj->ni", np.linalg.solve(m, w)[k], X - self.means_[k])
+
+
+def _completed(model: Any, params: Any, rows: Any) -> Any:
+    """E[x | what is seen of it, component], (n, K, d)."""
+    return model.components.imputed(params.components, rows).swapaxes(0, 1)
