@@ -1,5 +1,8 @@
 """Errors with four parts: what was asked, what is wrong (and where), why it matters, what to write instead."""
 
+import numbers
+from typing import Any
+
 
 class JensenError(Exception):
     """Base of every error raised on purpose by jensen."""
@@ -28,3 +31,16 @@ class OptionError(JensenError, ValueError):
 def explain(asked: str, wrong: str, because: str, instead: str) -> str:
     """The message every error of the library has: four lines, one a part."""
     return f"{asked}:\n  - wrong: {wrong}\n    because: {because}\n    instead: {instead}"
+
+
+def is_count(value: Any) -> bool:
+    """A whole number, 1 or more."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def check_count(name: str, value: Any, of: str = "") -> None:
+    """Raises: OptionError for an option (of a class or a function, if named) that is no count."""
+    if not is_count(value):
+        asked = f"`{of}({name}={value!r})`" if of else f"{name}={value!r}"
+        wrong = "it is not a positive whole number"
+        raise OptionError(explain(asked, wrong, "it is a count", f"{name}=1 or more"))

@@ -13,7 +13,7 @@ from jaxtyping import Float, PyTree
 from ..algorithms import em as loops
 from ..compiled import key_for
 from ..diagnostics.verdict import Judgement, Verdict
-from ..errors import ModelError, OptionError, explain
+from ..errors import ModelError, OptionError, check_count, explain
 from ..models.em import AbstractEM
 from . import cache
 from .em_passes import stochastic, streamed
@@ -212,10 +212,8 @@ def _check(model, n_starts, n_iter, tol, batch_size, n_epochs, decay, delay, ini
         raise ModelError(explain(f"`em({type(model).__name__})`", "it is not a model for EM", because, instead))
     counts = {"n_iter": n_iter, "n_epochs": n_epochs, "n_starts": n_starts, "batch_size": batch_size}
     for name, value in counts.items():
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if value is not None and not (whole and value >= 1):
-            asked = f"{name}={value!r}"
-            raise OptionError(explain(asked, "it is not a positive whole number", "it is a count", f"{name}=1 or more"))
+        if value is not None:
+            check_count(name, value)
     ranges = (("tol", tol, tol >= 0, "0 or more"), ("decay", decay, 0.5 < decay <= 1, "above 0.5, at most 1"),
               ("delay", delay, delay > 0, "above 0"), ("init", init, init in INITS, f"one of {INITS}"))  # fmt: skip
     for name, value, fine, instead in ranges:

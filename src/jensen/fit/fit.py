@@ -17,7 +17,7 @@ from ..algorithms.budget import Budget
 from ..algorithms.descent import Optimiser
 from ..algorithms.gradient_vi import GradientVI
 from ..algorithms.target import in_default
-from ..errors import ModelError, OptionError, explain
+from ..errors import ModelError, OptionError, check_count, explain
 from ..facts import Fact
 from ..families.base import AbstractDistribution, AbstractFamily
 from ..gradients import plans
@@ -243,10 +243,8 @@ def _open(path: Path) -> Any:
 
 def _check_options(**options: int | None) -> None:
     for name, value in options.items():
-        if value is not None and (not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1):
-            raise OptionError(
-                explain(f"{name}={value!r}", "it is not a positive whole number", "it is a count", f"{name}=1 or more")
-            )
+        if value is not None:
+            check_count(name, value)
 
 
 def _batch_size(model: AbstractModel, rows: Any, asked: int | None) -> int | None:

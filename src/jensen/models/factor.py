@@ -10,11 +10,10 @@ import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
-from ..errors import OptionError, explain
+from ..errors import OptionError, check_count, explain
 from .components import CHUNK
 from .em import AbstractEM, column_moments, observed
 from .gaussian_components import BLOCK, LOG_2PI
-from .mixtures import check_count
 
 SPARE, POWERS = 8, 6  # of the subspace iteration that a start is made by
 

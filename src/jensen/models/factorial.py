@@ -11,12 +11,11 @@ import numpy as np
 from jax.scipy.linalg import cho_solve
 from jaxtyping import Array
 
-from ..errors import DataError, OptionError, explain
+from ..errors import DataError, OptionError, check_count, explain
 from .chains import expected, lengths_of, log_partition, normalised, safe_log
 from .components import CHUNK
 from .em import AbstractEM, column_moments
 from .gaussian_components import LOG_2PI
-from .mixtures import check_count
 
 MOST_EXACT = 4096  # joint states of an exact E-step
 

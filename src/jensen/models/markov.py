@@ -9,12 +9,12 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..errors import OptionError, explain
+from ..errors import OptionError, check_count, explain
 from .chains import expected, lengths_of, log_partition, normalised, safe_log, viterbi
 from .components import CHUNK, AbstractComponents, Bernoulli, Categorical, Poisson
 from .em import AbstractEM
 from .gaussian_components import Gaussians
-from .mixtures import check_count, divided
+from .mixtures import divided
 
 EMISSIONS = {"gaussian": Gaussians, "bernoulli": Bernoulli, "poisson": Poisson, "categorical": Categorical}
 STAY = 0.8  # probability of staying, at the start of EM

@@ -10,7 +10,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
-from ..errors import OptionError, explain
+from ..errors import OptionError, check_count, explain
 from .components import AbstractComponents, Bernoulli
 from .em import AbstractEM, column_moments
 from .gaussian_components import ConjugatePrior, Gaussians
@@ -196,9 +196,3 @@ def divided(key: Array, rows: Array, k: int, random: Array) -> Float[Array, "n K
 
     centres = jax.lax.fori_loop(0, LLOYD, lloyd, centres)
     return nearest(centres)
-
-
-def check_count(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        asked = f"{name}={value!r}"
-        raise OptionError(explain(asked, "it is not a positive whole number", "it is a count", f"{name}=1 or more"))

@@ -2,20 +2,17 @@
 
 import abc
 import dataclasses
-import numbers
 from collections.abc import Collection
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import optax
 from jaxtyping import Float
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
-from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_array, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import check_array
+from sklearn.utils.validation import check_is_fitted
 
 from ..diagnostics.likelihood import with_density
-from ..errors import DataError, OptionError, explain
+from ..errors import DataError, OptionError, check_count, explain, is_count
 from ..families.base import AbstractFamily
 from ..fit.fit import fit as fit_parts
 from ..gradients.base import AbstractEstimator
@@ -24,6 +21,7 @@ from ..nets import ACTIVATIONS
 from ..objectives.base import AbstractObjective
 from ..tree import Layout
 from . import rowwise
+from .table import AbstractScaledModel, check_choice, check_shares, chosen_law
 
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 100, 1_000, 20_000
 STEP_SIZE = 1e-3
@@ -38,7 +36,7 @@ class Composed(NamedTuple):
     options: dict[str, Any]
 
 
-class AbstractLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator):
+class AbstractLatentModel(AbstractScaledModel):
     """A prior over latents and a decoder, fitted together with q(z | x). A concrete class writes `__init__`, with the
     options below among its arguments, and `_compose`.
 
@@ -70,17 +68,11 @@ class AbstractLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Den
     batch_size: int | None
     optimizer: optax.GradientTransformation | float | None
     n_importance: int
-    random_state: int | np.random.RandomState | None
     progress: bool | None
 
     @abc.abstractmethod
     def _compose(self, rows: np.ndarray) -> Composed:
         """The parts for these rows, as they are modelled."""
-
-    def _keep(self, options: dict[str, Any]) -> None:
-        """Stores the arguments of `__init__` under their names, unchecked, as scikit-learn wants it."""
-        for name in self._get_param_names():
-            setattr(self, name, options[name])
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Trains model and q on the rows of X, shape (n, d); y is ignored.
@@ -89,10 +81,10 @@ class AbstractLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Den
         """
         self._check_options()
         X = self._rows(X, reset=True)
-        self.likelihood_ = _choose_likelihood(self.likelihood, X)
+        self.likelihood_ = chosen_law(self.likelihood, X)
         self._check_support(X)
-        self._start_scaling(X)
-        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self._start_scaling(X, self.likelihood_ == "gaussian")
+        self._seed = self._drawn_seed()
         rows = self._standardised(X)
         model, family, options = self._compose(rows)
         common = {
@@ -127,10 +119,6 @@ class AbstractLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Den
             )
         return self._restored(rowwise.decode(model, Z))
 
-    def reconstruct(self, X: Any) -> Float[np.ndarray, "n d"]:
-        """E[x | z] at z = E[z] under q(z | x): each row through encoder and decoder, in the units of X."""
-        return self.inverse_transform(self.transform(X))
-
     # ---- density ----------------------------------------------------------------------------------------------
     def score_samples(self, X: Any) -> Float[np.ndarray, " n"]:
         """log p(x) of each row by importance sampling from q(z | x), nats, in the units of X; larger is better.
@@ -141,10 +129,6 @@ class AbstractLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Den
         """
         return self._bounds(X)[0]
 
-    def score(self, X: Any, y: Any = None) -> float:
-        """Mean of `score_samples`, nats a row; larger is better."""
-        return float(np.mean(self.score_samples(X), dtype=np.float64))
-
     def elbo(self, X: Any) -> float:
         """Evidence lower bound of all rows together, nats, in the units of X, from n_importance draws a row."""
         return float(np.sum(self._bounds(X)[1], dtype=np.float64))
@@ -152,8 +136,8 @@ class AbstractLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Den
     def sample(self, n_samples: int = 1) -> Float[np.ndarray, "n d"]:
         """Draws rows from p(x), shape (n_samples, d); the same ones at each call if `random_state` is a number."""
         model, _ = self._parts()
-        _check_count(f"{self._name}.sample", "n_samples", n_samples)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        check_count("n_samples", n_samples, f"{self._name}.sample")
+        seed = self._drawn_seed()
         return self._restored(rowwise.sample(model, int(n_samples), seed))
 
     def _parts(self) -> tuple[Any, Any]:
@@ -162,49 +146,18 @@ class AbstractLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Den
         return self.fit_.model, self.fit_.family
 
     # ---- data in, data out ------------------------------------------------------------------------------------
-    @property
-    def _name(self) -> str:
-        return type(self).__name__
-
-    def _rows(self, X: Any, reset: bool = False) -> np.ndarray:
-        if getattr(X, "ndim", 2) > 2:
-            asked = f"`{self._name}` on an array of shape {X.shape}"
-            because = "a row of X is one datum, as everywhere in scikit-learn"
-            raise DataError(explain(asked, f"it has {X.ndim} axes, not 2", because, "X.reshape(len(X), -1)"))
-        types: Any = [np.float64, np.float32]
-        return np.asarray(validate_data(self, X, dtype=types, reset=reset))
-
     def _check_support(self, X: np.ndarray) -> None:
-        if self.likelihood_ == "bernoulli" and (X.min() < 0 or X.max() > 1):
-            asked = f'`{self._name}` with the "bernoulli" likelihood'
-            wrong = f"X has values from {X.min():g} to {X.max():g}"
+        if self.likelihood_ == "bernoulli":
             because = "a probability mass on {0, 1} says nothing of values outside [0, 1]"
-            raise DataError(explain(asked, wrong, because, 'likelihood="gaussian", or X scaled to [0, 1]'))
-
-    def _start_scaling(self, X: np.ndarray) -> None:
-        d = X.shape[1]
-        self.center_, self.scale_, self._dtype = np.zeros(d), np.ones(d), X.dtype
-        if self.likelihood_ == "gaussian":
-            scaler: Any = StandardScaler().fit(X.astype(np.float64))
-            self.center_, self.scale_ = scaler.mean_, scaler.scale_
-
-    def _standardised(self, X: np.ndarray) -> np.ndarray:
-        """In float64, before the cast to float32: large offsets would cost the digits that matter."""
-        return (X - self.center_) / self.scale_
-
-    def _restored(self, rows: np.ndarray) -> np.ndarray:
-        return (rows * self.scale_ + self.center_).astype(self._dtype)
-
-    def _log_jacobian(self) -> float:
-        """log p(x) = log p((x - center) / scale) - sum log scale."""
-        return float(np.log(self.scale_).sum())
+            instead = 'likelihood="gaussian", or X scaled to [0, 1]'
+            check_shares(f'`{self._name}` with the "bernoulli" likelihood', X, because, instead)
 
     def _bounds(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         model, family = self._parts()
         family = with_density(family)
         X = self._rows(X)
         self._check_support(X)
-        _check_count(self._name, "n_importance", self.n_importance)
+        check_count("n_importance", self.n_importance, self._name)
         rows = self._standardised(X)
         log_mean, mean_log = rowwise.bounds(model, family, rows, int(self.n_importance), self._seed)
         return log_mean - self._log_jacobian(), mean_log - self._log_jacobian()
@@ -215,46 +168,22 @@ class AbstractLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Den
         for name in (*required, "n_samples", "n_steps", "batch_size"):
             value = getattr(self, name)
             if value is not None or name in required:
-                _check_count(self._name, name, value)
+                check_count(name, value, self._name)
         for name in self.widths_of:
             value = getattr(self, name)
-            listed = isinstance(value, Collection) and not isinstance(value, str) and all(map(_is_count, value))
+            listed = isinstance(value, Collection) and not isinstance(value, str) and all(map(is_count, value))
             if not listed or (name == "widths" and not len(value)):
                 wrong = "it is not a sequence of positive whole numbers"
                 because, instead = "it lists the widths of the layers", f"{name}=(200, 200)"
                 raise OptionError(explain(f"`{self._name}({name}={value!r})`", wrong, because, instead))
         for name, choices in (("activation", sorted(ACTIVATIONS)), ("likelihood", list(LIKELIHOODS))):
-            value = getattr(self, name)
-            if value not in choices:
-                asked = f"`{self._name}({name}={value!r})`"
-                raise OptionError(explain(asked, "it is unknown", "the name is looked up", f"one of {choices}"))
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []  # latents are float32 whatever X is
-        return tags
+            check_choice(self._name, name, getattr(self, name), choices)
 
     def __getstate__(self):
         state: Any = super().__getstate__()
         return {k: dataclasses.replace(v, rows=None) if k == "fit_" else v for k, v in state.items()}
 
 
-def _choose_likelihood(asked: str, X: np.ndarray) -> str:
-    if asked != "auto":
-        return asked
-    return "bernoulli" if X.min() >= 0 and X.max() <= 1 else "gaussian"
-
-
 def _default_steps(n: int, batch_size: int | None) -> int:
     an_epoch = 1 if batch_size is None else -(-n // batch_size)
     return int(np.clip(EPOCHS * an_epoch, FEWEST_STEPS, MOST_STEPS))
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
-
-
-def _check_count(asked: str, name: str, value: Any) -> None:
-    if not _is_count(value):
-        wrong = "it is not a positive whole number"
-        raise OptionError(explain(f"`{asked}({name}={value!r})`", wrong, "it is a count", f"{name}=1 or more"))

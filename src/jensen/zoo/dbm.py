@@ -5,11 +5,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import OptionError, explain
+from ..errors import OptionError, explain, is_count
 from ..fit.belief import fit_belief
 from ..fit.energy import fit_energy, pretrained
 from ..models.deep_boltzmann import DBM as Machine
-from .base import _is_count
 from .energy import AbstractEnergyModel
 
 
@@ -109,7 +108,7 @@ class DBN(AbstractEnergyModel):
 def checked_widths(estimator: Any) -> tuple[int, ...]:
     """Raises: OptionError if they are no sequence of counts."""
     widths = estimator.widths
-    if isinstance(widths, str) or not isinstance(widths, Sequence) or not widths or not all(map(_is_count, widths)):
+    if isinstance(widths, str) or not isinstance(widths, Sequence) or not widths or not all(map(is_count, widths)):
         asked, because = f"`{type(estimator).__name__}(widths={widths!r})`", "it lists the widths of the layers"
         raise OptionError(explain(asked, "it is no sequence of positive whole numbers", because, "widths=(500, 1000)"))
     return tuple(map(int, widths))

@@ -6,16 +6,15 @@ from typing import Any, ClassVar, Self
 import jax
 import numpy as np
 from jaxtyping import Float
-from sklearn.base import BaseEstimator, DensityMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..errors import check_count
 from ..fit.em import EMFit, em
 from ..models.em import AbstractEM
-from .base import _check_count
+from .table import AbstractTableModel
 
 
-class AbstractEMModel(DensityMixin, BaseEstimator):
+class AbstractEMModel(AbstractTableModel):
     """A model fitted by `jensen.em`. A concrete class writes `__init__`, with the options below, `_model`, `_publish`.
 
     Arguments of all:
@@ -35,7 +34,6 @@ class AbstractEMModel(DensityMixin, BaseEstimator):
     max_iter: int
     tol: float
     batch_size: int | None
-    random_state: int | np.random.RandomState | None
 
     @abc.abstractmethod
     def _model(self) -> AbstractEM:
@@ -45,22 +43,23 @@ class AbstractEMModel(DensityMixin, BaseEstimator):
     def _publish(self, params: Any) -> None:
         """Sets the fitted attributes, from NumPy parameters."""
 
-    def _keep(self, options: dict[str, Any]) -> None:
-        for name in self._get_param_names():
-            setattr(self, name, options[name])
-
     def fit(self, X: Any, y: Any = None) -> Self:
         """Fits the rows of X, shape (n, d), NaN where missing; y is ignored. Raises DataError, OptionError."""
         for name in (*self.counts, "n_init", "max_iter"):
-            _check_count(type(self).__name__, name, getattr(self, name))
+            check_count(name, getattr(self, name), self._name)
         return self._fitted(self._rows(X, reset=True))
 
     def _fitted(self, rows: Any) -> Self:
         model = self._model()
         starts = self.n_init if model.several_optima else None
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         found = em(
-            model, rows, n_starts=starts, n_iter=self.max_iter, tol=self.tol, batch_size=self.batch_size, seed=seed
+            model,
+            rows,
+            n_starts=starts,
+            n_iter=self.max_iter,
+            tol=self.tol,
+            batch_size=self.batch_size,
+            seed=self._drawn_seed(),
         )
         return self._take(found)
 
@@ -74,10 +73,6 @@ class AbstractEMModel(DensityMixin, BaseEstimator):
     def score_samples(self, X: Any) -> Float[np.ndarray, " n"]:
         """log p(x) of each row, nats, of what is observed of it."""
         return self._found.log_prob(self._rows(X))
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Mean of `score_samples`."""
-        return float(np.mean(self.score_samples(X), dtype=np.float64))
 
     def bic(self, X: Any) -> float:
         """-2 log p(X) + p log n; smaller is better."""
@@ -94,8 +89,8 @@ class AbstractEMModel(DensityMixin, BaseEstimator):
         return found._apply(type(found.model).imputed, self._rows(X))  # type: ignore[attr-defined]
 
     def _drawn(self, n_samples: int) -> tuple[np.ndarray, Any]:
-        _check_count(f"{type(self).__name__}.sample", "n_samples", n_samples)
-        return self._found.sample(n_samples, int(check_random_state(self.random_state).randint(2**31 - 1)))
+        check_count("n_samples", n_samples, f"{self._name}.sample")
+        return self._found.sample(n_samples, self._drawn_seed())
 
     @property
     def _found(self) -> EMFit:

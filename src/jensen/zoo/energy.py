@@ -6,21 +6,18 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
-from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from ..algorithms.contrastive_divergence import ContrastiveDivergence
 from ..diagnostics.partition import LogPartition
-from ..errors import DataError, OptionError, explain
+from ..errors import DataError, check_count, explain
 from ..fit.minibatch import steps_per_epoch
-from .base import _check_count
+from .table import AbstractScaledModel, check_choice, check_shares, chosen_law
 
 VISIBLES = "auto", "bernoulli", "gaussian", "categorical"
 
 
-class AbstractEnergyModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator):
+class AbstractEnergyModel(AbstractScaledModel):
     """A Boltzmann machine with its fit. A concrete class writes `__init__`, with the options below among its arguments,
     and `_fit_rows`.
 
@@ -40,6 +37,7 @@ class AbstractEnergyModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Den
         hidden states of the layer next to the data, as scikit-learn's `BernoulliRBM` has them.
     """
 
+    modelled_as: ClassVar[type] = np.float32
     counts: ClassVar[tuple[str, ...]] = ("k", "n_iter", "batch_size", "n_temperatures", "n_runs")
 
     visible: str
@@ -55,24 +53,19 @@ class AbstractEnergyModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Den
     batch_size: int
     n_temperatures: int
     n_runs: int
-    random_state: Any
     progress: bool | None
 
     @abc.abstractmethod
     def _fit_rows(self, rows: np.ndarray) -> Any:
         """The `EnergyFit` to these rows, as they are modelled."""
 
-    def _keep(self, options: dict[str, Any]) -> None:
-        for name in self._get_param_names():
-            setattr(self, name, options[name])
-
     def fit(self, X: Any, y: Any = None) -> Self:
         """Trains on the rows of X, shape (n, d); y is ignored.  Raises: DataError, OptionError (ValueErrors)."""
         self._check_options()
         X = self._rows(X, reset=True)
-        self.visible_ = self._chosen(X)
-        self._start_scaling(X)
-        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self.visible_ = chosen_law(self.visible, X)
+        self._start_scaling(X, self.visible_ == "gaussian")
+        self._seed = self._drawn_seed()
         self._take(self._fit_rows(self._standardised(X)))
         return self
 
@@ -95,7 +88,7 @@ class AbstractEnergyModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Den
     def transform(self, X: Any) -> Float[np.ndarray, "n hidden"]:
         """E[h | x] of each row, the layers one after another: exact for an RBM, by mean field for a DBM."""
         check_is_fitted(self, "fit_")
-        return np.concatenate(self.fit_.hidden_means(self._standardised(self._rows(X))), 1)
+        return np.concatenate(self.fit_.hidden_means(self._known(X)), 1)
 
     def inverse_transform(self, Z: Any) -> Float[np.ndarray, "n d"]:
         """E[x | h] of hidden values, in the units of X: of a DBM those next to the data are read."""
@@ -106,20 +99,16 @@ class AbstractEnergyModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Den
             raise DataError(explain(asked, wrong, "rows are hidden layers", f"{self._name.lower()}.transform(X)"))
         return self._restored(self.fit_.decode(Z))
 
-    def reconstruct(self, X: Any) -> Float[np.ndarray, "n d"]:
-        """E[x | h] at h = E[h | x], in the units of X."""
-        return self.inverse_transform(self.transform(X))
-
     def gibbs(self, X: Any, n_steps: int = 1) -> Float[np.ndarray, "n d"]:
         """Rows after `n_steps` sweeps of Gibbs sampling from X."""
         check_is_fitted(self, "fit_")
-        _check_count(f"{self._name}.gibbs", "n_steps", n_steps)
-        return self._restored(self.fit_.gibbs(self._standardised(self._rows(X)), n_steps, self._drawn_seed()))
+        check_count("n_steps", n_steps, f"{self._name}.gibbs")
+        return self._restored(self.fit_.gibbs(self._known(X), n_steps, self._drawn_seed()))
 
     def sample(self, n_samples: int = 1, n_steps: int = 1000) -> Float[np.ndarray, "n d"]:
         """Fantasy particles: rows from Gibbs chains, `n_steps` sweeps on from the persistent ones."""
         check_is_fitted(self, "fit_")
-        _check_count(f"{self._name}.sample", "n_samples", n_samples)
+        check_count("n_samples", n_samples, f"{self._name}.sample")
         return self._restored(self.fit_.sample(int(n_samples), self._drawn_seed(), n_steps=n_steps))
 
     # ---- density ----------------------------------------------------------------------------------------------
@@ -135,46 +124,15 @@ class AbstractEnergyModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Den
         """log p(x) of each row, nats, in the units of X, with log Z by annealed importance sampling (exact if small); of
         a DBM the variational bound. Larger is better."""
         check_is_fitted(self, "fit_")
-        X = self._rows(X)
-        return self.fit_.score_samples(self._standardised(X), self.log_partition()) - float(np.log(self.scale_).sum())
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Mean of `score_samples`, nats a row."""
-        return float(np.mean(self.score_samples(X), dtype=np.float64))
+        return self.fit_.score_samples(self._known(X), self.log_partition()) - self._log_jacobian()
 
     # ---- data in, data out ------------------------------------------------------------------------------------
-    @property
-    def _name(self) -> str:
-        return type(self).__name__
-
-    def _drawn_seed(self) -> int:
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
-
-    def _rows(self, X: Any, reset: bool = False) -> np.ndarray:
-        types: Any = [np.float64, np.float32]
-        X = np.asarray(validate_data(self, X, dtype=types, reset=reset))
-        if not reset and self.visible_ == "bernoulli" and (X.min() < 0 or X.max() > 1):
-            asked, wrong = f"`{self._name}` of Bernoulli units", f"X has values from {X.min():g} to {X.max():g}"
-            raise DataError(explain(asked, wrong, "they are shares of 1", 'visible="gaussian"'))
-        return X
-
-    def _chosen(self, X: np.ndarray) -> str:
-        if self.visible != "auto":
-            return self.visible
-        return "bernoulli" if X.min() >= 0 and X.max() <= 1 else "gaussian"
-
-    def _start_scaling(self, X: np.ndarray) -> None:
-        d = X.shape[1]
-        self.center_, self.scale_, self._dtype = np.zeros(d), np.ones(d), X.dtype
-        if self.visible_ == "gaussian":
-            scaler: Any = StandardScaler().fit(X.astype(np.float64))
-            self.center_, self.scale_ = scaler.mean_, scaler.scale_
-
-    def _standardised(self, X: np.ndarray) -> np.ndarray:
-        return ((X - self.center_) / self.scale_).astype(np.float32)
-
-    def _restored(self, rows: np.ndarray) -> np.ndarray:
-        return (rows * self.scale_ + self.center_).astype(self._dtype)
+    def _known(self, X: Any) -> np.ndarray:
+        """Rows of the kind that the fitted model knows, as they are modelled."""
+        X = self._rows(X)
+        if self.visible_ == "bernoulli":
+            check_shares(f"`{self._name}` of Bernoulli units", X, "they are shares of 1", 'visible="gaussian"')
+        return self._standardised(X)
 
     def _learning(self) -> dict[str, Any]:
         """Options of `fit_energy`."""
@@ -194,17 +152,9 @@ class AbstractEnergyModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Den
     # ---- scikit-learn's protocol ------------------------------------------------------------------------------
     def _check_options(self) -> None:
         for name in self.counts:
-            _check_count(self._name, name, getattr(self, name))
+            check_count(name, getattr(self, name), self._name)
         for name, choices in (("visible", VISIBLES), ("method", ("cd", "pcd", "parallel-tempering"))):
-            value = getattr(self, name)
-            if value not in choices:
-                asked = f"`{self._name}({name}={value!r})`"
-                raise OptionError(explain(asked, "it is unknown", "the name is looked up", f"one of {choices}"))
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []  # hidden values are float32 whatever X is
-        return tags
+            check_choice(self._name, name, getattr(self, name), choices)
 
     def __getstate__(self):
         state: Any = super().__getstate__()

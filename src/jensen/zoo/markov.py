@@ -5,14 +5,13 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..errors import DataError, explain
+from ..errors import DataError, check_count, explain
 from ..fit.em_rows import stacked
 from ..models.components import AbstractComponents
 from ..models.em import AbstractEM
 from ..models.factorial import FactorialHMM as FactorialModel
 from ..models.gaussian_components import Gaussians, dense
 from ..models.markov import HiddenMarkov as MarkovModel
-from .base import _check_count
 from .em import AbstractEMModel
 
 
@@ -22,7 +21,7 @@ class AbstractSequenceModel(AbstractEMModel):
     def fit(self, X: Any, y: Any = None, lengths: Any = None) -> Self:
         """Fits the sequences; y is ignored. Raises DataError, OptionError."""
         for name in (*self.counts, "n_init", "max_iter"):
-            _check_count(type(self).__name__, name, getattr(self, name))
+            check_count(name, getattr(self, name), self._name)
         return self._fitted(self._sequences(self._rows(X, reset=True), lengths))
 
     def predict_proba(self, X: Any, lengths: Any = None) -> np.ndarray:

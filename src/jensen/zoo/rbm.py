@@ -71,7 +71,7 @@ class RBM(AbstractEnergyModel):
             finally:
                 self.n_iter = n_iter
         self._check_options()
-        rows = self._standardised(self._rows(X))
+        rows = self._known(X)
         options: Any = self._learning() | {"seed": self._seed + len(self.history_)}
         steps, before = self._n_steps(len(rows), 1), self.history_
         self._take(fit_energy(self.fit_.machine, rows, n_steps=steps, chains=self.fit_.chains, **options))

@@ -1,0 +1,100 @@
+"""What all models with the scikit-learn API share: options as they were given, rows of a table in, rows out."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import validate_data
+
+from ..errors import DataError, OptionError, explain
+
+
+class AbstractTableModel(DensityMixin, BaseEstimator):
+    """Rows with a density. A concrete class has `fit` and `score_samples`."""
+
+    random_state: int | np.random.RandomState | None
+
+    def _keep(self, options: dict[str, Any]) -> None:
+        """Stores the arguments of `__init__` under their names, unchecked, as scikit-learn wants it."""
+        for name in self._get_param_names():
+            setattr(self, name, options[name])
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _drawn_seed(self) -> int:
+        """The same at each call if `random_state` is a number."""
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean of `score_samples`, nats a row; larger is better."""
+        return float(np.mean(self.score_samples(X), dtype=np.float64))  # type: ignore[attr-defined]
+
+
+class AbstractScaledModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, AbstractTableModel):
+    """Latents of rows, and rows of latents, of columns that may be standardised on the way in and restored on the way out.
+
+    Attributes: center_, scale_: (X - center_) / scale_ is what is modelled (0 and 1 where columns are left as they are; a
+        constant column keeps scale 1).
+    """
+
+    modelled_as: ClassVar[type] = np.float64
+
+    def reconstruct(self, X: Any) -> Float[np.ndarray, "n d"]:
+        """E[x | z] at z = transform(x): each row to its latents and back, in the units of X."""
+        return self.inverse_transform(self.transform(X))  # type: ignore[attr-defined]
+
+    def _rows(self, X: Any, reset: bool = False) -> np.ndarray:
+        if getattr(X, "ndim", 2) > 2:
+            asked = f"`{self._name}` on an array of shape {X.shape}"
+            because = "a row of X is one datum, as everywhere in scikit-learn"
+            raise DataError(explain(asked, f"it has {X.ndim} axes, not 2", because, "X.reshape(len(X), -1)"))
+        types: Any = [np.float64, np.float32]
+        return np.asarray(validate_data(self, X, dtype=types, reset=reset))
+
+    def _start_scaling(self, X: np.ndarray, standardise: bool) -> None:
+        d = X.shape[1]
+        self.center_, self.scale_, self._dtype = np.zeros(d), np.ones(d), X.dtype
+        if standardise:
+            scaler: Any = StandardScaler().fit(X.astype(np.float64))
+            self.center_, self.scale_ = scaler.mean_, scaler.scale_
+
+    def _standardised(self, X: np.ndarray) -> np.ndarray:
+        """In float64, before any cast to float32: large offsets would cost the digits that matter."""
+        return ((X - self.center_) / self.scale_).astype(self.modelled_as, copy=False)
+
+    def _restored(self, rows: np.ndarray) -> np.ndarray:
+        return (rows * self.scale_ + self.center_).astype(self._dtype)
+
+    def _log_jacobian(self) -> float:
+        """log p(x) = log p((x - center) / scale) - sum log scale."""
+        return float(np.log(self.scale_).sum())
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []  # latents are float32 whatever X is
+        return tags
+
+
+def chosen_law(asked: str, X: np.ndarray) -> str:
+    """What was asked for; for "auto" "bernoulli" if X lies in [0, 1], else "gaussian"."""
+    if asked != "auto":
+        return asked
+    return "bernoulli" if X.min() >= 0 and X.max() <= 1 else "gaussian"
+
+
+def check_shares(asked: str, X: np.ndarray, because: str, instead: str) -> None:
+    """Raises: DataError for values outside [0, 1]."""
+    if X.min() < 0 or X.max() > 1:
+        raise DataError(explain(asked, f"X has values from {X.min():g} to {X.max():g}", because, instead))
+
+
+def check_choice(model: str, name: str, value: Any, choices: Any) -> None:
+    """Raises: OptionError for an option that is none of the choices."""
+    if value not in choices:
+        asked = f"`{model}({name}={value!r})`"
+        raise OptionError(explain(asked, "it is unknown", "the name is looked up", f"one of {choices}"))
