@@ -7,8 +7,9 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from .cell_examples import AXES, LATENTS, Setting, examples, generic, settings
+from .cell_examples import AXES, examples
 from .cell_examples import missing as missing
+from .cell_models import LATENTS, Setting, generic, settings
 from .errors import ModelError
 from .facts import Fact
 from .families.base import AbstractFamily

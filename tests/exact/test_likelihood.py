@@ -15,7 +15,7 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
 
 import jensen as jn
-from jensen.cell_examples import generic
+from jensen.cell_models import generic
 from jensen.compiled import key_for
 from jensen.diagnostics.annealing import bracket, schedule
 from jensen.diagnostics.likelihood import log_likelihood

@@ -16,7 +16,7 @@ from sampled import FAST, Z_MAX, z_scores
 
 import jensen as jn
 from jensen.batch import Batch
-from jensen.cell_examples import generic
+from jensen.cell_models import generic
 from jensen.errors import IncompatibleComposition, ModelError, OptionError
 from jensen.families import (
     Amortised,

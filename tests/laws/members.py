@@ -10,7 +10,8 @@ import numpyro.distributions as dist
 from jax.flatten_util import ravel_pytree
 
 from jensen import families
-from jensen.cell_examples import exported, generic
+from jensen.cell_examples import exported
+from jensen.cell_models import generic
 from jensen.facts import Fact
 from jensen.families import (
     NICE,

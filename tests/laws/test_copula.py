@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats as st
 
-from jensen.cell_examples import generic
+from jensen.cell_models import generic
 from jensen.errors import ModelError, OptionError
 from jensen.facts import Fact
 from jensen.families import Autoregressive, Bernoulli, GaussianCopula, MeanField, SinhArcsinh, Univariate

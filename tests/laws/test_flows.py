@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jensen import ModelError, OptionError
-from jensen.cell_examples import generic
+from jensen.cell_models import generic
 from jensen.families import NICE, Amortised, FullRank, InverseAutoregressive, MaskedAutoregressive, RealNVP, Spline
 from jensen.families.bijections import _skeleton
 from jensen.families.triangular import solve_lower

@@ -14,7 +14,7 @@ from scipy.stats import norm
 import jensen as jn
 from jensen import ModelError, OptionError
 from jensen.batch import Batch
-from jensen.cell_examples import Affine, generic
+from jensen.cell_models import Affine, generic
 from jensen.families import (
     Amortised,
     ContinuousFlow,

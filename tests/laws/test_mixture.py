@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 from members import grid
 
 from jensen import ModelError, OptionError
-from jensen.cell_examples import generic
+from jensen.cell_models import generic
 from jensen.facts import Fact
 from jensen.families import Bernoulli, FullRank, MeanField, Mixture, RealNVP
 from jensen.tree import split_trainable

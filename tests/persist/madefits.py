@@ -4,7 +4,8 @@ import jax
 import numpy as np
 
 from jensen.batch import Batch
-from jensen.cell_examples import Example, Setting, examples, generic, settings
+from jensen.cell_examples import Example, examples
+from jensen.cell_models import Setting, generic, settings
 from jensen.diagnostics.verdict import Diagnosis, Verdict
 from jensen.fit.defaults import bind
 from jensen.fit.result import Attempt, Fit
