@@ -1,7 +1,7 @@
 """What the estimators for q without a density share: many draws of q in whitened coordinates, and a Gaussian beside them."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from ..facts import Fact, Requirement
 from ..families.gaussian import LOG_2PI
 from ..families.noise import Keys, StandardNormal
 from ..tree import Layout
-from .base import Bound
+from .base import AbstractSimple, Bound
 from .requirements import DIFFERENTIABLE, FRESH, LINEAR, REPARAMETERISED
 
 WHOLE_WEIGHT = Requirement(
@@ -24,6 +24,17 @@ INDEPENDENT = Requirement(
 )
 OF_DRAWS = (REPARAMETERISED, DIFFERENTIABLE, LINEAR, WHOLE_WEIGHT, FRESH, INDEPENDENT)
 """What every estimator needs that sees q through its draws alone."""
+
+
+class AbstractDrawsOnly(AbstractSimple):
+    """An estimator of its own for log q, biased, made from the draws of one step."""
+
+    requires: ClassVar = OF_DRAWS
+    min_samples: ClassVar = 32
+    unbiased: ClassVar = False
+    role: ClassVar = None
+    supplies: ClassVar = frozenset({Fact.LOG_RATIO})
+
 
 PER_DIMENSION = 4  # draws a dimension from which a full covariance is estimated
 RIDGE = 1e-3  # of the variances
@@ -36,17 +47,20 @@ class Whitening(NamedTuple):
     root: Float[Array, "*P D D"]  # lower triangular
 
     def to(self, z: Float[Array, "*N D"]) -> Float[Array, "*N D"]:
-        centred = z - self.mean
-        root = jnp.broadcast_to(self.root, (*centred.shape, centred.shape[-1]))
-        return jax.scipy.linalg.solve_triangular(root, centred[..., None], lower=True)[..., 0]
+        return self._solved(z - self.mean, trans=0)
 
     def back(self, u: Float[Array, "*N D"]) -> Float[Array, "*N D"]:
         return self.mean + jnp.einsum("...ij,...j->...i", self.root, u)
 
     def slope(self, g: Float[Array, "*N D"]) -> Float[Array, "*N D"]:
         """The gradient in z of what has the gradient g in u."""
-        root = jnp.broadcast_to(self.root, (*g.shape, g.shape[-1]))
-        return jax.scipy.linalg.solve_triangular(root, g[..., None], lower=True, trans=1)[..., 0]
+        return self._solved(g, trans=1)
+
+    def _solved(self, v: Float[Array, "*N D"], trans: int) -> Float[Array, "*N D"]:
+        """All draws are right-hand sides of one system a datum."""
+        columns = jnp.moveaxis(v.reshape(-1, *self.mean.shape), 0, -1)
+        solved = jax.scipy.linalg.solve_triangular(self.root, columns, lower=True, trans=trans)
+        return jnp.moveaxis(solved, -1, 0).reshape(v.shape)
 
     def log_prob(self, u: Float[Array, "*N D"]) -> Float[Array, " *N"]:
         """log N(z; mean, root root^T) at z = back(u)."""

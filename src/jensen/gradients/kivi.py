@@ -1,6 +1,6 @@
 """The density ratio of an implicit q to a known law, by kernel regression in closed form."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -8,11 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..errors import OptionError, explain
-from ..facts import Fact
 from ..tree import Layout
-from .base import AbstractSimple, Terms
+from .base import Terms
 from .contrast import (
-    OF_DRAWS,
+    AbstractDrawsOnly,
     contrasted,
     flat_draws,
     latent_layout,
@@ -24,7 +23,7 @@ from .contrast import (
 )
 
 
-class KernelRatio(AbstractSimple):
+class KernelRatio(AbstractDrawsOnly):
     """Kernel implicit variational inference (KIVI): log q by a kernel estimate of a density ratio.
 
     Definition: rho = r / q, r the contrast, minimises 1/2 mean_q rho^2 - mean_r rho + ridge/2 |rho|^2 over the space of an
@@ -46,11 +45,6 @@ class KernelRatio(AbstractSimple):
     ridge: float = eqx.field(static=True)
     floor: float = eqx.field(static=True)
     size: int = eqx.field(static=True)
-    requires: ClassVar = OF_DRAWS
-    min_samples: ClassVar = 32
-    unbiased: ClassVar = False
-    role: ClassVar = None
-    supplies: ClassVar = frozenset({Fact.LOG_RATIO})
 
     def __init__(
         self,

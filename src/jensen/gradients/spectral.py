@@ -1,6 +1,6 @@
 """The score of an implicit q, estimated from its draws."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..errors import OptionError, explain
-from ..facts import Fact
-from .base import AbstractSimple, Terms
+from .base import Terms
 from .contrast import (
-    OF_DRAWS,
+    AbstractDrawsOnly,
     entropy_by_neighbours,
     flat_draws,
     latent_layout,
@@ -23,7 +22,7 @@ from .contrast import (
 )
 
 
-class SpectralStein(AbstractSimple):
+class SpectralStein(AbstractDrawsOnly):
     """Spectral Stein gradient estimator (SSGE), or the Stein gradient estimator: the score grad log q(z) from K draws.
 
     Definition: grad ELBO = E[(grad_z log p(x, z) - grad_z log q(z)) dz/dphi], with the score replaced by
@@ -43,11 +42,6 @@ class SpectralStein(AbstractSimple):
     kind: str = eqx.field(static=True)
     share: float = eqx.field(static=True)
     ridge: float = eqx.field(static=True)
-    requires: ClassVar = OF_DRAWS
-    min_samples: ClassVar = 32
-    unbiased: ClassVar = False
-    role: ClassVar = None
-    supplies: ClassVar = frozenset({Fact.LOG_RATIO})
 
     def __init__(self, kind: Literal["spectral", "stein"] = "spectral", *, share: float = 0.99, ridge: float = 1e-3):
         if kind not in ("spectral", "stein"):
