@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from .algorithms import mcmc_improved, wake_sleep
 from .algorithms.descent import AbstractDescent, Optimiser
-from .algorithms.wake_sleep import Machine
+from .algorithms.machine import Machine
 
 
 @dataclasses.dataclass(frozen=True)

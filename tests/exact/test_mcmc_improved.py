@@ -17,10 +17,10 @@ from scipy.stats import norm
 import jensen as jn
 from jensen.algorithms import VCD, Hoffman
 from jensen.algorithms.descent import Optimiser
+from jensen.algorithms.machine import Machine
 from jensen.algorithms.mcmc_improved import Carry
-from jensen.algorithms.wake_sleep import Machine
 from jensen.batch import Batch
-from jensen.cell_examples import generic
+from jensen.cell_models import generic
 from jensen.cli.choices import method
 from jensen.families.noise import iid
 from jensen.hamiltonian import Chain

@@ -16,9 +16,10 @@ from scipy.stats import chi2, norm
 
 import jensen as jn
 from jensen.algorithms.descent import Optimiser
-from jensen.algorithms.wake_sleep import Machine, ReweightedWakeSleep, WakeSleep
+from jensen.algorithms.machine import Machine
+from jensen.algorithms.wake_sleep import ReweightedWakeSleep, WakeSleep
 from jensen.batch import Batch
-from jensen.cell_examples import generic
+from jensen.cell_models import generic
 from jensen.models import LatentVariable
 from jensen.tree import split_trainable
 

@@ -18,8 +18,8 @@ from ..gradients.requirements import DIFFERENTIABLE, REPARAMETERISED
 from ..hamiltonian import Chain, adapted, check_chain
 from ..objectives import ELBO
 from ..tree import Layout, default_float, length, row_spec, split_trainable, stop
-from .descent import AbstractDescent, Optimiser
-from .wake_sleep import Machine
+from .descent import Optimiser
+from .machine import AbstractSideBySide, Machine
 
 if TYPE_CHECKING:  # not a field: a checker would want it in `__init__`
     from typing import ClassVar as AbstractVar
@@ -66,26 +66,19 @@ class Seen(NamedTuple):
     acceptance: Array
 
 
-class AbstractImproving(AbstractDescent):
+class AbstractImproving(AbstractSideBySide):
     """The step that the algorithms share; they differ in what q0 ascends.
 
-    requires, min_samples, problems: for the judge, which takes the algorithm in the place of a gradient estimator.
     contrast: the weight alpha of the contrastive part.
     """
 
-    parts: AbstractVar[Machine]
-    n_samples: AbstractVar[int]
     chain: AbstractVar[Chain]
     step_size: AbstractVar[float]
     target: AbstractVar[float]
     contrast: AbstractVar[float]
     objective: ClassVar = ELBO()
     requires: ClassVar = (_DENSITY, REPARAMETERISED, _NOISE, DIFFERENTIABLE, _EXACT)
-    supplies: ClassVar[frozenset] = frozenset()
     min_samples: ClassVar[int] = 1
-
-    def problems(self, composition) -> list[tuple[str, str, str]]:
-        return []
 
     def carry(self, batch):
         number = lambda value: jnp.asarray(value, default_float())

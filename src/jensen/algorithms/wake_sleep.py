@@ -13,12 +13,11 @@ from jaxtyping import Array, Float, PyTree
 from ..batch import Batch
 from ..errors import OptionError, explain
 from ..facts import Fact, Requirement
-from ..families.base import AbstractFamily
 from ..gradients.base import Bound, Estimate
-from ..models.base import AbstractModel
 from ..objectives import ELBO, IWAE
 from ..tree import length, row_spec, split_trainable, stop
-from .descent import AbstractDescent, Optimiser
+from .descent import Optimiser
+from .machine import AbstractSideBySide, Machine
 
 if TYPE_CHECKING:  # not a field: a checker would want it in `__init__`
     from typing import ClassVar as AbstractVar
@@ -36,26 +35,14 @@ _DREAMS = Requirement(
 )
 
 
-class Machine(eqx.Module):
-    """A model (the generative network) and q(z | x) (the recognition network): what is trained."""
-
-    model: AbstractModel
-    family: AbstractFamily
-
-
-class AbstractWakeSleep(AbstractDescent):
+class AbstractWakeSleep(AbstractSideBySide):
     """The step that the algorithms share; they differ in the weights of the draws and in what q learns from.
 
-    requires, min_samples, problems: for the judge, which takes the algorithm in the place of a gradient estimator.
     wake_phi, sleep_phi: the share of q's update that comes from rows of data, and from dreams.
     """
 
-    requires: AbstractVar[tuple]
-    supplies: ClassVar[frozenset] = frozenset()
-    min_samples: AbstractVar[int]
     wake_phi: AbstractVar[float]
     sleep_phi: AbstractVar[float]
-    n_samples: AbstractVar[int]
 
     @abc.abstractmethod
     def weights(self, log_w: Float[Array, "K *B"]) -> Float[Array, "K *B"]:

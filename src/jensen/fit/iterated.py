@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from .. import methods
 from ..algorithms.descent import AbstractDescent, Optimiser
-from ..algorithms.wake_sleep import Machine
+from ..algorithms.machine import Machine
 from ..errors import OptionError, explain
 from ..families.base import AbstractFamily
 from ..gradients import plans
