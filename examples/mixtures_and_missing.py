@@ -13,13 +13,15 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401 - makes the next import work
 from sklearn.impute import IterativeImputer, SimpleImputer
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score
 
 import jensen as jn
-from jensen.zoo import BernoulliMixture, FactorAnalysis, GaussianMixture, MixtureOfPPCA, ProbabilisticPCA
+from jensen.zoo import RBM, BernoulliMixture, FactorAnalysis, GaussianMixture, MixtureOfPPCA, ProbabilisticPCA
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -115,28 +117,55 @@ def digits(folder: Path) -> None:
 
 def counts(folder: Path, data: Path) -> None:
     """Documents as bits of words, cells as log-counts."""
-    heading("4. 20 Newsgroups: a Bernoulli mixture of 2,000 documents over the 500 commonest words")
-    import scipy.sparse as sp
-
+    heading("4. 20 Newsgroups: a Bernoulli mixture, and an RBM, of documents over 500 common words")
     z = np.load(data / "counts" / "20newsgroups_bow5000.npz")
-    table = sp.csr_matrix((z["train_data"], z["train_indices"], z["train_indptr"]), z["train_shape"])
-    documents = np.random.default_rng(0).permutation(table.shape[0])[:2000]
-    common = np.argsort(-np.asarray((table > 0).sum(0)).ravel())[:500]
-    bits = (table[documents][:, common] > 0).toarray().astype(np.float32)
-    mixture = BernoulliMixture(8, pseudo=0.5, n_init=2, random_state=0).fit(bits)
-    lift = np.log(mixture.means_) - np.log(bits.mean(0))
-    for k in np.argsort(-mixture.weights_):
-        words = ", ".join(str(w) for w in z["vocab"][common][np.argsort(-lift[k] * mixture.means_[k])[:8]])
-        print(f"  {mixture.weights_[k]:.2f}  {words}")
+    made = lambda part: sp.csr_matrix(
+        (z[f"{part}_data"], z[f"{part}_indices"], z[f"{part}_indptr"]), z[f"{part}_shape"]
+    )
+    tables = {part: made(part) > 0 for part in ("train", "test")}
+    often = np.asarray(tables["train"].mean(0)).ravel()
+    common = np.argsort(-often * (often < 0.25))[:500]  # without what heads nearly every message
+    bits, test = (tables[part][:, common].toarray().astype(np.float32) for part in ("train", "test"))
+    vocabulary, share = z["vocab"][common], bits.mean(0)
+    alone = (test * np.log(share) + (1 - test) * np.log1p(-share)).sum(1).mean()
+    mixture = BernoulliMixture(20, pseudo=0.5, n_init=2, random_state=0).fit(bits)
+    machine = RBM(100, method="pcd", learning_rate=0.02, n_iter=60, random_state=0).fit(bits)
+    print(
+        f"nats a document held out: words alone {alone:.2f}, mixture {mixture.score(test):.2f}, RBM {machine.score(test):.2f}"
+    )
+    print(f"mixture: {mixture.verdict_}; RBM: {machine.verdict_}: {machine.reasons_[0]}")
+    labels = z["train_labels"], z["test_labels"]
+    for name, model in {"mixture": mixture, "RBM": machine}.items():
+        features = model.predict_proba if name == "mixture" else model.transform
+        reader = LogisticRegression(max_iter=2000).fit(features(bits), labels[0])
+        print(f"newsgroup told from what the {name} sees: {reader.score(features(test), labels[1]):.1%} of documents")
+    lift = np.log(mixture.means_) - np.log(share)
+    print("\nlargest components of the mixture, and some hidden units of the RBM (the words they raise most)")
+    for k in np.argsort(-mixture.weights_)[:8]:
+        print(
+            f"  {mixture.weights_[k]:.2f}  {', '.join(map(str, vocabulary[np.argsort(-lift[k] * mixture.means_[k])[:8]]))}"
+        )
+    strongest = np.argsort(-np.sort(machine.components_, 1)[:, -8:].sum(1))[:8]
+    for j in strongest:
+        print(f"  h{j:<3} {', '.join(map(str, vocabulary[np.argsort(-machine.components_[j])[:8]]))}")
+    figure, axis = plt.subplots(figsize=(7, 4.5))
+    words = list(dict.fromkeys(np.argsort(-machine.components_[strongest], 1)[:, :4].ravel()))
+    top = np.abs(machine.components_).max()
+    image = axis.imshow(machine.components_[strongest][:, words], cmap="RdBu_r", vmin=-top, vmax=top, aspect="auto")
+    figure.colorbar(image, label="weight")
+    axis.set_xticks(range(len(words)), [str(w) for w in vocabulary[words]], rotation=90, fontsize=7)
+    axis.set_yticks(range(len(strongest)), [f"h{j}" for j in strongest], fontsize=7)
+    axis.set_title("RBM of documents: weights of hidden units to the words they raise most")
+    figure.savefig(folder / "newsgroups.png", dpi=120, bbox_inches="tight")
     heading("5. PBMC 3k: PPCA of the variable genes, then a mixture in its space, against the published cell types")
     z = np.load(data / "counts" / "pbmc3k_counts.npz")
     cells = sp.csr_matrix((z["data"], z["indices"], z["indptr"]), z["shape"]).astype(np.float64)
     size = np.asarray(cells.sum(1)).ravel()
     typed = z["cell_type"] >= 0
-    x = np.log1p(cells[:, z["hvg"][:1000]].toarray() * (1e4 / size)[:, None])[typed]
+    x = np.log1p(cells[:, z["hvg"]].toarray() * (1e4 / size)[:, None])[typed]
     x = x[:, x.std(0) > 0]
-    position = ProbabilisticPCA(10).fit(x / x.std(0)).transform(x / x.std(0))
-    model = GaussianMixture(9, covariance_type="full", n_init=4, random_state=0).fit(position)
+    position = ProbabilisticPCA(8).fit(x).transform(x)
+    model = GaussianMixture(8, covariance_type="diag", n_init=6, random_state=0).fit(position)
     found = model.predict(position)
     print(
         f"adjusted Rand index {adjusted_rand_score(z['cell_type'][typed], found):.2f}; {model.verdict_}: {model.reasons_[0]}"
