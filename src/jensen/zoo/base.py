@@ -50,7 +50,7 @@ class AbstractLatentModel(AbstractScaledModel):
         n_importance: draws a row in `score_samples` and `elbo`.
         random_state: seed or `RandomState`.   progress: a progress bar; None: only at a terminal.
     Attributes: fit_: the `jensen.Fit` (verdict, report, k-hat), in standardised units; pickled without its rows.
-        verdict_, likelihood_, n_iter_, n_features_in_, feature_names_in_.   history_: the bound at every step, nats,
+        verdict_, reasons_, likelihood_, n_iter_, n_features_in_, feature_names_in_.   history_: the bound at every step, nats,
         whole data, units of X.   center_, scale_: of the columns, (X - center_) / scale_ is what is modelled (0 and 1
         for "bernoulli"; a constant column keeps scale 1).
     """
@@ -94,7 +94,7 @@ class AbstractLatentModel(AbstractScaledModel):
             "batch_size": self.batch_size, "seed": self._seed, "progress": self.progress,
         }  # fmt: skip
         self.fit_ = fit_parts(model, rows, **(common | options))
-        self.verdict_ = self.fit_.verdict
+        self.verdict_, self.reasons_ = self.fit_.verdict, self.fit_.reasons
         self.n_iter_ = len(self.fit_.history)
         self.history_ = self.fit_.history - len(X) * self._log_jacobian()
         self._n_features_out = Layout(model.latents).size

@@ -31,7 +31,7 @@ class AbstractEnergyModel(AbstractScaledModel):
         n_iter: passes over the data.   batch_size: rows a step.
         n_temperatures, n_runs: of annealed importance sampling, for log Z (exact up to 2^20 states of the smaller side).
         random_state: seed or `RandomState`.   progress: a progress bar; None: only at a terminal.
-    Attributes: fit_: the `EnergyFit`, in standardised units.   verdict_, visible_, n_iter_, n_features_in_.
+    Attributes: fit_: the `EnergyFit`, in standardised units.   verdict_, reasons_, visible_, n_iter_, n_features_in_.
         history_: the pseudo log-likelihood at every step, nats, whole data, standardised units.
         components_, intercept_hidden_, intercept_visible_, h_samples_: weights (hidden, visible), biases and persistent
         hidden states of the layer next to the data, as scikit-learn's `BernoulliRBM` has them.
@@ -83,6 +83,11 @@ class AbstractEnergyModel(AbstractScaledModel):
     def verdict_(self) -> Any:
         check_is_fitted(self, "fit_")
         return self.fit_.verdict
+
+    @property
+    def reasons_(self) -> list[str]:
+        """Why, in sentences; the worst first."""
+        return self.fit_.reasons
 
     # ---- rows -------------------------------------------------------------------------------------------------
     def transform(self, X: Any) -> Float[np.ndarray, "n hidden"]:

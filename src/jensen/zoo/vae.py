@@ -37,7 +37,7 @@ class VAE(AbstractLatentModel):
         n_importance: draws a row in `score_samples` and `elbo`.
         random_state: seed or `RandomState`.   progress: a progress bar; None: only at a terminal.
     Attributes: fit_: the `jensen.Fit` (verdict, report, k-hat), in standardised units; pickled without its rows.
-        verdict_, likelihood_, n_iter_, n_features_in_, feature_names_in_.   history_: the bound at every step, nats,
+        verdict_, reasons_, likelihood_, n_iter_, n_features_in_, feature_names_in_.   history_: the bound at every step, nats,
         whole data, units of X.   center_, scale_: of the columns, (X - center_) / scale_ is what is modelled (0 and 1
         for "bernoulli"; a constant column keeps scale 1).
     Notes:      Few rows are overfitted by long training, with a Gaussian likelihood badly: compare `score` on rows held
