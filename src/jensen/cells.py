@@ -41,39 +41,69 @@ def n_samples(objective: AbstractObjective, gradient: AbstractEstimator, plan: A
     return max(few, objective.min_samples, gradient.min_samples)
 
 
+class Parts:
+    """The parts of all cells, each made when it is first asked for."""
+
+    def __init__(self):
+        self.axes = {axis: examples(axis) for axis in ("family", "objective", "gradient", "plan")}
+        self._models = {latents: settings(latents) for latents in LATENTS}
+        self._sized: dict[tuple[str, str], AbstractFamily | ModelError] = {}
+        self._gradients: dict[tuple[str, int], AbstractEstimator] = {}
+
+    def settings(self, family: str) -> list[Setting]:
+        """The models that a family is tried on."""
+        example = self.axes["family"][family]
+        return [s for latents in (example.latents, *example.also) for s in self._models[latents]]
+
+    def setting(self, cell: Cell) -> Setting:
+        return next(s for s in self.settings(cell.family) if s.name == cell.model)
+
+    def composition(self, cell: Cell, setting: Setting | None = None) -> Composition | ModelError:
+        """The parts put together, or the error of a family that cannot be sized for the model."""
+        setting = self.setting(cell) if setting is None else setting
+        family = self._family(cell.family, setting)
+        if isinstance(family, ModelError):
+            return family
+        objective, plan = self.axes["objective"][cell.objective].part, self.axes["plan"][cell.plan].part
+        gradient = self._gradient(cell.gradient, setting)
+        k = n_samples(objective, self.axes["gradient"][cell.gradient].part, plan)
+        return Composition(setting.model, family, objective, gradient, plan, k, setting.minibatched)
+
+    def _family(self, name: str, setting: Setting) -> AbstractFamily | ModelError:
+        key = name, setting.name
+        if key not in self._sized:
+            try:
+                self._sized[key] = generic(bind(self.axes["family"][name].part, setting.model, setting.rows, 0))
+            except ModelError as error:
+                self._sized[key] = error
+        return self._sized[key]
+
+    def _gradient(self, name: str, setting: Setting) -> AbstractEstimator:
+        key = name, id(setting)  # models over different latents have equal names
+        if key not in self._gradients:
+            part = self.axes["gradient"][name].part
+            self._gradients[key] = generic(bind_gradient(part, setting.model, setting.rows, 0))
+        return self._gradients[key]
+
+
 def compositions() -> Iterator[tuple[Cell, Composition | ModelError, Setting, list[tuple[str, str, str]]]]:
     """Every cell, with its parts put together, or the error of a family that cannot be sized for the model, and the reasons
     to refuse it.
 
     A plan only takes facts away: what is refused with independent draws is refused with all plans, and listed once.
     """
-    axes = [list(examples(a).values()) for a in ("objective", "gradient", "plan")]  # plans: the independent one first
-    made = {latents: settings(latents) for latents in LATENTS}
-    for family in examples("family").values():
-        for setting in made[family.latents] + [s for latents in family.also for s in made[latents]]:
-            sized = _bound(family.part, setting)
-            gradients: dict[str, AbstractEstimator] = {}
-            for o, g in itertools.product(*axes[:2]):
-                if isinstance(sized, AbstractFamily) and g.name not in gradients:
-                    gradients[g.name] = generic(bind_gradient(g.part, setting.model, setting.rows, 0))
-                for p in axes[2]:
-                    cell = Cell(setting.name, family.name, o.name, g.name, p.name)
-                    whole: Any = sized
-                    if isinstance(sized, AbstractFamily):
-                        k = n_samples(o.part, g.part, p.part)
-                        parts = (setting.model, sized, o.part, gradients[g.name], p.part)
-                        whole = Composition(*parts, n_samples=k, minibatched=setting.minibatched)
+    parts = Parts()
+    objectives, gradients, plans = (list(parts.axes[a]) for a in ("objective", "gradient", "plan"))
+    for family in parts.axes["family"]:
+        for setting in parts.settings(family):
+            for o, g in itertools.product(objectives, gradients):
+                for p in plans:  # the independent one first
+                    cell = Cell(setting.name, family, o, g, p)
+                    whole = parts.composition(cell, setting)
                     why = reasons(whole)
                     yield cell, whole, setting, why
-                    if p is axes[2][0] and why:
+                    if p is plans[0] and why:
                         break
-
-
-def _bound(family: AbstractFamily, setting: Setting) -> AbstractFamily | ModelError:
-    try:
-        return generic(bind(family, setting.model, setting.rows, 0))
-    except ModelError as error:
-        return error
 
 
 def reasons(made: Composition | ModelError) -> list[tuple[str, str, str]]:

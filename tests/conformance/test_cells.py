@@ -3,12 +3,10 @@
 By default the cells of a pairwise cover; with `--all` every one (about an hour on two cores).
 """
 
-import functools
-
 import equinox as eqx
 import jax
 import pytest
-from cover import CELLS, REFUSALS, VALID, pairwise
+from cover import COVER, composed, everything, pairwise, valid
 from estimate import compare, estimates, sampler, threshold
 from reference import exact
 
@@ -18,52 +16,56 @@ from jensen.errors import IncompatibleComposition, ModelError
 from jensen.judge import Composition, check
 from jensen.tree import split_trainable
 
-COVER = pairwise(VALID)
+all_cells = pytest.mark.xdist_group("judge")  # one worker makes them all
+
+
+def pytest_generate_tests(metafunc):
+    if "cell" in metafunc.fixturenames:
+        chosen = valid() if metafunc.config.getoption("--all") else COVER
+        metafunc.parametrize("cell", chosen, ids=str)
 
 
 def _n_numbers(cell) -> int:
-    c = CELLS[cell][0]
+    c, _ = composed(cell)
     n = 1 + sum(a.size for a in jax.tree.leaves(split_trainable((c.model, c.family))[0]))
     return 2 * n  # a gradient with state is tested twice
 
 
-THRESHOLD = threshold(sum(map(_n_numbers, VALID)))
+@pytest.fixture(scope="module")
+def limit(request):
+    """One level for all the cells of a run."""
+    return threshold(sum(map(_n_numbers, valid() if request.config.getoption("--all") else COVER)))
 
 
-@functools.lru_cache(maxsize=4)
-def _reference(model, family, objective, n_samples):
-    c, rows = next(
-        CELLS[v] for v in VALID if v[:3] == (model, family, objective) and CELLS[v][0].n_samples == n_samples
-    )
-    return exact(c, rows)
+class Latest(dict):
+    """What was made last, a key: neighbours share it."""
+
+    def of(self, key, make):
+        if key not in self:
+            self.clear()
+            self[key] = make()
+        return self[key]
 
 
-@functools.lru_cache(maxsize=2)
-def _sampler(cell_without_plan, n_samples):
-    """One compilation serves all plans."""
-    c, rows = next(CELLS[v] for v in VALID if v[:4] == cell_without_plan and CELLS[v][0].n_samples == n_samples)
-    return sampler(c, rows)
+REFERENCES, SAMPLERS = Latest(), Latest()  # one compilation serves all plans
 
 
-def _marked(cell):
-    return pytest.param(cell, id=str(cell), marks=() if cell in set(COVER) else pytest.mark.slow)
-
-
-@pytest.mark.parametrize("cell", [_marked(c) for c in VALID])
-def test_value_and_gradient_are_unbiased(cell):
-    c, rows = CELLS[cell]
-    reference = _reference(*cell[:3], c.n_samples)
-    for samples in estimates(c, rows, str(cell), n=10_000, sample=_sampler(cell[:4], c.n_samples)):
+def test_value_and_gradient_are_unbiased(cell, limit):
+    c, rows = composed(cell)
+    reference = REFERENCES.of((*cell[:3], c.n_samples), lambda: exact(c, rows))
+    sample = SAMPLERS.of((*cell[:4], c.n_samples), lambda: sampler(c, rows))
+    for samples in estimates(c, rows, str(cell), n=10_000, sample=sample):
         comparison = compare(samples, reference)
-        assert comparison.within(THRESHOLD), f"{cell}: {comparison}, threshold {THRESHOLD:.2f}"
+        assert comparison.within(limit), f"{cell}: {comparison}, threshold {limit:.2f}"
 
 
+@all_cells
 def test_the_refused_cells_say_why():
     told = {}
-    for cell, why in REFUSALS.items():  # one cell of each set of reasons
-        told.setdefault(tuple(why), cell)
-    for cell in told.values():
-        made = CELLS[cell][0]
+    for cell, made, _, why in everything():  # one cell of each set of reasons
+        told.setdefault(tuple(why), (cell, made))
+    told.pop(())
+    for cell, made in told.values():
         if isinstance(made, Composition):
             with pytest.raises(IncompatibleComposition) as caught:
                 check(made)
@@ -74,13 +76,13 @@ def test_the_refused_cells_say_why():
             assert all(part in str(made) for part in ("wrong: ", "because: ", "instead: ")), cell
 
 
+@all_cells
 def test_the_noise_law_of_every_valid_family_reads_only_shapes():
     seen = set()
-    for cell in VALID:
-        made, rows = CELLS[cell]
-        if cell[:2] not in seen and not made.model.plated:
+    for cell, made, setting, why in everything():
+        if not why and cell[:2] not in seen and not made.model.plated:
             seen.add(cell[:2])
-            spec = eqx.filter_eval_shape(made.family, Batch(rows))
+            spec = eqx.filter_eval_shape(made.family, Batch(setting.rows))
             assert jax.tree.leaves(spec.noise(jax.random.key(0), (3,)))
 
 
@@ -97,6 +99,8 @@ def test_a_class_without_an_example_is_noticed(monkeypatch):
     assert cells.missing() == ["objective: New"]
 
 
-def test_every_value_of_every_axis_is_in_the_default_run():
+@all_cells
+def test_the_default_run_covers_all_pairs():
+    assert pairwise(valid()) == COVER, "run: python tests/conformance/cover.py"
     for axis in range(5):
-        assert {c[axis] for c in COVER} == {c[axis] for c in VALID}
+        assert {c[axis] for c in COVER} == {c[axis] for c in valid()}
