@@ -8,8 +8,9 @@ import abc
 import dataclasses
 from typing import Any, ClassVar
 
-from .algorithms import mcmc_improved, wake_sleep
+from .algorithms import mcmc_improved, variational_em, wake_sleep
 from .algorithms.descent import AbstractDescent, Optimiser
+from .algorithms.gradient_vi import GradientVI
 from .algorithms.machine import Machine
 
 
@@ -19,17 +20,43 @@ class AbstractMethod(abc.ABC):
 
     name: ClassVar[str]
 
-    @abc.abstractmethod
-    def algorithm(self, parts: Machine, optimiser: Optimiser, n_samples: int) -> AbstractDescent:
-        """The algorithm on these parts. Raises: OptionError where an option is out of range."""
-
     def options(self) -> dict[str, Any]:
         """What was chosen."""
         return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
-class WakeSleep(AbstractMethod):
+class AbstractSideBySide(AbstractMethod):
+    """It trains model and q each by an objective of its own: no axis but the family goes with it."""
+
+    @abc.abstractmethod
+    def algorithm(self, parts: Machine, optimiser: Optimiser, n_samples: int) -> AbstractDescent:
+        """The algorithm on these parts. Raises: OptionError where an option is out of range."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AbstractSchedule(AbstractMethod):
+    """A way to take the steps of gradient VI: it goes with every family, objective, gradient and plan."""
+
+    @abc.abstractmethod
+    def descent(self, *of_gradient_vi: Any) -> GradientVI:
+        """The algorithm, from the arguments of `GradientVI`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VariationalEM(AbstractSchedule):
+    """Variational EM: `algorithms.VariationalEM`. e_steps, m_steps: of the optimiser on q, then on the model, in turn."""
+
+    e_steps: int = 5
+    m_steps: int = 5
+    name: ClassVar = "variational-em"
+
+    def descent(self, *of_gradient_vi):
+        return variational_em.VariationalEM(*of_gradient_vi, **self.options())
+
+
+@dataclasses.dataclass(frozen=True)
+class WakeSleep(AbstractSideBySide):
     """Wake-sleep: `algorithms.WakeSleep`."""
 
     name: ClassVar = "wake-sleep"
@@ -39,7 +66,7 @@ class WakeSleep(AbstractMethod):
 
 
 @dataclasses.dataclass(frozen=True)
-class ReweightedWakeSleep(AbstractMethod):
+class ReweightedWakeSleep(AbstractSideBySide):
     """Reweighted wake-sleep: `algorithms.ReweightedWakeSleep`. sleep_phi=False: "wake-wake"."""
 
     wake_phi: bool = True
@@ -51,7 +78,7 @@ class ReweightedWakeSleep(AbstractMethod):
 
 
 @dataclasses.dataclass(frozen=True)
-class Hoffman(AbstractMethod):
+class Hoffman(AbstractSideBySide):
     """The model learns from draws that MCMC improves, q from the ELBO: `algorithms.Hoffman`.
 
     Arguments:  n_steps: of the chain.   n_leapfrog: leapfrog steps each (1: MALA).   step_size: at the start.
@@ -69,7 +96,7 @@ class Hoffman(AbstractMethod):
 
 
 @dataclasses.dataclass(frozen=True)
-class VCD(AbstractMethod):
+class VCD(AbstractSideBySide):
     """Variational contrastive divergence: `algorithms.VCD`. Arguments as for `Hoffman`; alpha: in (0, 1], 1 is VCD."""
 
     n_steps: int = 8

@@ -13,5 +13,6 @@ from .mixture import ModeMixture as ModeMixture
 from .natural_gradient import NaturalGradient as NaturalGradient
 from .pathfinder import Pathfinder as Pathfinder
 from .score_matching import GaussianScoreMatching as GaussianScoreMatching
+from .variational_em import VariationalEM as VariationalEM
 from .wake_sleep import ReweightedWakeSleep as ReweightedWakeSleep
 from .wake_sleep import WakeSleep as WakeSleep

@@ -23,7 +23,7 @@ from ..families.base import AbstractDistribution, AbstractFamily
 from ..gradients import plans
 from ..gradients.base import AbstractEstimator, Parts
 from ..judge import check
-from ..methods import AbstractMethod
+from ..methods import AbstractMethod, AbstractSchedule, AbstractSideBySide
 from ..models.base import AbstractModel
 from ..models.coerce import as_model
 from ..models.host import surfaced
@@ -80,8 +80,9 @@ def fit(
         family, objective, gradient, plan: the axes, as objects, classes or names (`"full-rank"`). gradient="auto": the
             estimator that is best on a short trial (`gradient_lab`).
         method: "auto" (the ladder), "gradient" (stochastic gradients), "wake-sleep", "reweighted-wake-sleep" or
-            "wake-wake" (for a latent with each row), "hoffman" or "vcd" (draws that MCMC improves); any of these as an
-            object with options, `jn.methods.VCD(n_steps=4)`; or one rung by name: "laplace", "pathfinder", "dadvi",
+            "wake-wake" (for a latent with each row), "hoffman" or "vcd" (draws that MCMC improves), "variational-em"
+            (q and the model in turn); any of these as an object with options, `jn.methods.VCD(n_steps=4)`; or one rung by
+            name: "laplace", "pathfinder", "dadvi",
             "natural-gradient", "batch-and-match", "score-matching", "mixture", "importance", "conditional-gaussian",
             "hmc", "nuts", "mala", "smc", "flow".
             For an RBM or DBM: "cd", "pcd", "parallel-tempering" (`jensen.fit.energy.fit_energy`, an `EnergyFit`). For
@@ -117,8 +118,10 @@ def fit(
         return own
     limit, asked = Budget.parse(budget), None if method is None else check_method(method)
     algorithm = method if isinstance(method, AbstractMethod) else iterated.ITERATED.get(asked or "")
-    if algorithm is not None:
-        iterated.refuse_axes(algorithm, objective=objective, gradient=gradient, plan=plan)
+    side_by_side = algorithm if isinstance(algorithm, AbstractSideBySide) else None
+    schedule = algorithm if isinstance(algorithm, AbstractSchedule) else None
+    if side_by_side is not None:
+        iterated.refuse_axes(side_by_side, objective=objective, gradient=gradient, plan=plan)
     if isinstance(data, (str, Path)):
         data = _open(Path(data))
     again = functools.partial(
@@ -136,6 +139,8 @@ def fit(
         precise = model
     raw, divisible = rows, Fact.MINIBATCH in model.facts
     rows = as_rows(raw, divisible=divisible)
+    if schedule is not None:
+        iterated.check_m_step(schedule, model)
     if model.plated and rows is None:
         raise ModelError(
             explain(
@@ -184,8 +189,8 @@ def fit(
     def attempt(family: AbstractFamily) -> Fit:
         bound = defaults.bind(family, model, rows, seed)
         minibatched = batch_size is not None and rows is not None and batch_size < n_rows(rows)
-        if algorithm is not None:
-            return drive(*iterated.made(algorithm, model, bound, _optimiser(optimizer), n_samples, minibatched), job)
+        if side_by_side is not None:
+            return drive(*iterated.made(side_by_side, model, bound, _optimiser(optimizer), n_samples, minibatched), job)
         composition, why = defaults.complete(model, bound, objective, gradient, plan, n_samples, minibatched), ""
         if on_trial:
             from ..lab.choose import Subject, choose
@@ -194,9 +199,11 @@ def fit(
             composition, why = choose(subject, plan, n_samples)
         check(composition)
         parts = Parts(model, bound, defaults.bind_gradient(composition.gradient, model, rows, seed))
-        descent = GradientVI(parts, objective, plan, _optimiser(optimizer), composition.n_samples)
+        make = GradientVI if schedule is None else schedule.descent
+        descent = make(parts, objective, plan, _optimiser(optimizer), composition.n_samples)
         out = drive(descent, composition, job)
         out.options |= {"gradient_chosen": why} if on_trial else {}
+        out.options |= {} if schedule is None else {"steps": repr(schedule)}
         return out
 
     first = attempt(chosen if chosen is not None else defaults.default_family(model))

@@ -3,6 +3,8 @@ estimator, ready for the driver."""
 
 from typing import Any, cast
 
+import jax
+
 from .. import methods
 from ..algorithms.descent import AbstractDescent, Optimiser
 from ..algorithms.machine import Machine
@@ -10,16 +12,22 @@ from ..errors import OptionError, explain
 from ..families.base import AbstractFamily
 from ..gradients import plans
 from ..judge import Composition, check
-from ..methods import AbstractMethod
+from ..methods import AbstractMethod, AbstractSideBySide
 from ..models.base import AbstractModel
+from ..tree import split_trainable
 from . import defaults
 
-WAKE_SLEEP: dict[str, AbstractMethod] = {
+WAKE_SLEEP: dict[str, AbstractSideBySide] = {
     "wake-sleep": methods.WakeSleep(),
     "reweighted-wake-sleep": methods.ReweightedWakeSleep(),
     "wake-wake": methods.ReweightedWakeSleep(sleep_phi=False),
 }
-ITERATED: dict[str, AbstractMethod] = {**WAKE_SLEEP, "hoffman": methods.Hoffman(), "vcd": methods.VCD()}
+ITERATED: dict[str, AbstractMethod] = {
+    **WAKE_SLEEP,
+    "hoffman": methods.Hoffman(),
+    "vcd": methods.VCD(),
+    "variational-em": methods.VariationalEM(),
+}
 """By the names `fit(method=...)` takes."""
 
 
@@ -32,8 +40,16 @@ def refuse_axes(method: AbstractMethod, **axes: Any) -> None:
         raise OptionError(explain(f"method={method.name!r} with {given}", "the two do not meet", because, instead))
 
 
+def check_m_step(method: AbstractMethod, model: AbstractModel) -> None:
+    """Raises: OptionError if the model has nothing to train."""
+    if not jax.tree.leaves(split_trainable(model)[0]):
+        asked = f"method={method.name!r} with `{type(model).__name__}`"
+        because, instead = "the M-step moves the model's own parameters, and it has none", 'method="gradient"'
+        raise OptionError(explain(asked, "there is no M-step", because, instead))
+
+
 def made(
-    method: AbstractMethod,
+    method: AbstractSideBySide,
     model: AbstractModel,
     family: AbstractFamily,
     optimiser: Optimiser,

@@ -6,6 +6,7 @@ METHODS = {
     "auto": "Climbs from cheap methods to costly ones, and stops at the first that passes every check.",
     "gradient": "Fits q by stochastic gradients of the objective, step by step.",
     "flow": "A Gaussian bent by a neural network (a normalising flow), fitted by stochastic gradients.",
+    "variational-em": "The bound is raised in q alone, then in the model's parameters alone, in turn.",
     "wake-sleep": "Awake, the model learns to produce the rows from latents that q proposes; asleep, q learns to tell the "
     "latents of rows that the model dreams.",
     "reweighted-wake-sleep": "Wake-sleep with several draws of q a row, weighed by how much the model prefers each; q learns "
