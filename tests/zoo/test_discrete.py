@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bits import digits, independent
 from jax.flatten_util import ravel_pytree
-from sklearn.datasets import load_digits
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import jensen as jn
@@ -37,16 +37,7 @@ def test_sklearn_of_the_others(estimator, check):
 
 @pytest.fixture(scope="module")
 def bits():
-    """(1,437 rows to fit, 360 held out)."""
-    x = (load_digits().data >= 8).astype(np.float32)
-    x = x[np.random.default_rng(0).permutation(len(x))]
-    return x[:1437], x[1437:]
-
-
-def independent(train, test):
-    """Mean log-likelihood under independent pixels: -25.3."""
-    p = (train.sum(0) + 1) / (len(train) + 2)
-    return float((test * np.log(p) + (1 - test) * np.log1p(-p)).sum(1).mean())
+    return digits()
 
 
 MODELS = {

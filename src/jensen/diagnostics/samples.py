@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .stein import Misfit, by_chance, identity_scores, kernel_stein, misfit, misfit_of_rows
-from .verdict import SD_GOOD, SHIFT_GOOD, Diagnosis, Judgement, _ending, graded
+from .verdict import SD_GOOD, SHIFT_GOOD, Diagnosis, Judgement, graded, judge_ending
 
 USABLE = 0.3  # posterior sd of a mean, or log of an sd: beyond, intervals are wrong
 SURE = 3.0  # standard errors by which a misfit must exceed that
@@ -63,7 +63,7 @@ def diagnose_samples(
         _rows(judge, details, x[:, whole], g[:, whole], names)
     else:
         _one(judge, details, x[fine], g[fine], names, seed)
-    _ending(judge, why, skipped, n_steps, matters=True)
+    judge_ending(judge, why, skipped, n_steps, matters=True)
     verdict, reasons = judge.result()
     nan = math.nan
     return Diagnosis(verdict, reasons, nan, nan, nan, nan, nan, nan, len(x), details | {"faults": judge.faults})

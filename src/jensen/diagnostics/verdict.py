@@ -84,7 +84,7 @@ def graded(value: float, good: float, usable: float) -> int:
     return 0 if value <= good else 1 if value <= usable else 2
 
 
-def _ending(judge: Judgement, why: str, skipped: int, n_steps: int, *, matters: bool) -> None:
+def judge_ending(judge: Judgement, why: str, skipped: int, n_steps: int, *, matters: bool) -> None:
     """What the way the optimisation ended says. Where importance weights already vouch for q it `matters` less."""
     if why == "diverged":
         judge(
@@ -173,7 +173,7 @@ def diagnose_global(
         + tail,
     )
     judge(graded(elbo_se, ELBO_SE_GOOD, 1.0), f"The ELBO is {elbo:.2f} nats, with Monte Carlo error {elbo_se:.2g}.")
-    _ending(judge, why, skipped, n_steps, matters=judge.level > 0)
+    judge_ending(judge, why, skipped, n_steps, matters=judge.level > 0)
     verdict, reasons = judge.result()
     details = {
         "shift": shift,
@@ -238,7 +238,7 @@ def diagnose_rows(
     sampled = f"with {k} importance samples the log-likelihood is {evidence.mean():.2f}"
     judge(0, f"The ELBO is {elbo.mean():.2f} nats a row; {sampled}, a gap of {gap.mean():.2f}.")
     judged(layers, learned, judge)
-    _ending(judge, why, skipped, n_steps, matters=True)
+    judge_ending(judge, why, skipped, n_steps, matters=True)
     verdict, reasons = judge.result()
     se = lambda a: float(n_data * a.std() / math.sqrt(rows))
     details = {
