@@ -1,6 +1,7 @@
 """Two-dimensional targets (banana, two modes, an x) fitted by every family that bends: how far its draws are from exact ones.
 
 `python -m benchmarks.toys [--targets ..] [--families ..] [--steps N] [--out rows.jsonl] [--figure docs/images/families.png]`
+The toys of VCD: `--targets correlated banana "unequal modes" --families MeanField Hoffman VCD --starts`.
 
 A row has the sliced Wasserstein distance (200 directions) and the maximum mean discrepancy (a Gaussian kernel, its width the
 median distance) of 2,000 draws from as many exact ones, and the noise floor of both: two independent exact samples. The
@@ -27,6 +28,7 @@ from scipy.spatial.distance import cdist, pdist
 import jensen as jn
 from benchmarks.harness import commit, cpu_model
 from jensen import families as f
+from jensen.families.improved import Improved
 
 N_DRAWS, N_SLICES, FLOORS = 2000, 200, 10
 RATE, CLIP = 3e-3, 10.0
@@ -43,16 +45,19 @@ class Toy(NamedTuple):
 BENT = np.array([[1.0, 0.9], [0.9, 1.0]])
 LINES = np.array([[2.0, 1.8], [1.8, 2.0]]), np.array([[2.0, -1.8], [-1.8, 2.0]])
 
+NARROW = np.array([[1.0, 0.95], [0.95, 1.0]])
+UNEQUAL = np.array([[1.0, 0.8], [0.8, 1.0]]), np.array([[1.0, -0.6], [-0.6, 1.0]])
 
-def _two(means, covariances):
-    """An equal mixture of two normals."""
+
+def _two(means, covariances, share=0.5):
+    """A mixture of two normals; share: of the first."""
 
     def log_density(z):
         each = [mvn.logpdf(z, jnp.asarray(m), jnp.asarray(c)) for m, c in zip(means, covariances, strict=True)]
-        return jnp.logaddexp(*each) - jnp.log(2.0)
+        return jnp.logaddexp(each[0] + np.log(share), each[1] + np.log1p(-share))
 
     def draw(rng, n):
-        which = rng.integers(2, size=n)
+        which = rng.random(n) >= share
         both = [rng.multivariate_normal(m, c, n) for m, c in zip(means, covariances, strict=True)]
         return np.where(which[:, None] == 0, *both)
 
@@ -73,10 +78,14 @@ TARGETS = {
     "banana": Toy(_banana, _banana_draw, (-3.5, 3.5, -10, 2)),
     "multimodal": Toy(*_two(([-2.0, 0.0], [2.0, 0.0]), (np.eye(2), np.eye(2))), (-5, 5, -4, 4)),
     "x-shaped": Toy(*_two((np.zeros(2), np.zeros(2)), LINES), (-4.5, 4.5, -4.5, 4.5)),
+    "correlated": Toy(*_two((np.zeros(2),) * 2, (NARROW,) * 2), (-4, 4, -4, 4)),
+    "unequal modes": Toy(*_two(([0.8, 0.8], [-2.0, -2.0]), UNEQUAL, 0.3), (-5, 4, -5, 4)),
 }
+UIVI_TOYS = "banana", "multimodal", "x-shaped"
 
 # name -> options of `jn.fit`: UIVI's own sizes for the semi-implicit ones (noise of 3 dimensions, 50-50 units, L = 50)
 FAMILIES: dict[str, dict[str, Any]] = {
+    "MeanField": {"family": f.MeanField(scale=1.0)},
     "FullRank": {"family": f.FullRank(scale=1.0)},
     "Mixture(10)": {"family": f.Mixture(n=10, component=f.FullRank(scale=1.0))},
     "RealNVP": {"family": f.RealNVP(scale=1.0)},
@@ -127,7 +136,7 @@ def floor_of(toy, width):
 
 
 def measured(target, name, n_steps, seed=0):
-    """(row, draws) of one fit."""
+    """(row, draws, draws of q0 before the chain or None) of one fit."""
     toy, began = TARGETS[target], time.perf_counter()
     exact = toy.draw(np.random.default_rng(0), N_DRAWS)
     width = float(np.median(pdist(exact[:500])))
@@ -135,10 +144,14 @@ def measured(target, name, n_steps, seed=0):
     options = {"n_samples": 8, "n_steps": n_steps, "optimizer": adam, "progress": False} | FAMILIES[name]
     fit = jn.fit(jn.models.LogDensity(toy.log_density, (2,)), seed=seed, **options)
     draws = np.asarray(fit.sample(N_DRAWS, seed=1))
+    before = None
+    if isinstance(fit.family, Improved):
+        keys = jax.random.split(jax.random.key(1), N_DRAWS)
+        before = np.asarray(jax.vmap(fit.family.start(None).sample)(keys))
     row = {"target": target, "family": name, "gradient": fit.options.get("gradient"), "steps": n_steps, "seed": seed,
            "kl": -float(fit.elbo), "verdict": str(fit.verdict), "seconds": round(time.perf_counter() - began, 1)}  # fmt: skip
     row |= distances(draws, exact, width) | floor_of(toy, width)
-    return row | {"cores": os.cpu_count(), "processor": cpu_model(), "commit": commit()}, draws
+    return row | {"cores": os.cpu_count(), "processor": cpu_model(), "commit": commit()}, draws, before
 
 
 def gallery(drawn, path):
@@ -172,16 +185,19 @@ def gallery(drawn, path):
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.toys", description=__doc__)
-    parser.add_argument("--targets", nargs="*", default=list(TARGETS), choices=list(TARGETS))
+    parser.add_argument("--targets", nargs="*", default=UIVI_TOYS, choices=list(TARGETS))
     parser.add_argument("--families", nargs="*", default=list(FAMILIES), choices=list(FAMILIES))
     parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--starts", action="store_true", help="draw q0 before the chain beside a q that MCMC improved")
     parser.add_argument("--out")
     parser.add_argument("--figure")
     options = parser.parse_args()
     drawn = {}
     for target in options.targets:
         for name in options.families:
-            row, drawn[target, name] = measured(target, name, options.steps)
+            row, drawn[target, name], before = measured(target, name, options.steps)
+            if before is not None and options.starts:
+                drawn[target, f"{name}, q0"] = before
             print(f"{target:11s} {name:22s} KL {row['kl']:6.3f}  SW {row['sliced_wasserstein']:.3f} "
                   f"({row['sliced_wasserstein_floor']:.3f})  MMD {row['mmd']:.3f} ({row['mmd_floor']:.3f})  "
                   f"{row['verdict']:10s} {row['seconds']:.0f} s", flush=True)  # fmt: skip
