@@ -4,7 +4,7 @@ import argparse
 
 from benchmarks import harness
 
-WORKLOADS = ("logistic", "vae", "belief_net", "rbm", "flows", "vcd")
+WORKLOADS = ("logistic", "vae", "belief_net", "rbm", "flows", "vcd", "uivi")
 
 
 def main():

@@ -34,20 +34,10 @@ def measure(run):
     return {"steps": (n / (run.seconds or time.perf_counter() - start), "steps/s")}
 
 
-WORKLOAD = Workload("vae", measure, base="JAX by hand", warm=True)
-
-
-def scan_by_hand(context, optimiser):
-    """A jitted scan of the update.
-
-    The fastest form found: images kept in uint8 and gathered by the permutation in the scan, everything in two
-    dimensions, one head for the 20 numbers of the posterior, and a kernel for binary data with one exponential:
-    log p(x) = -log(1 + exp(-s l)) with s = 1 for x = 1 and -1 for x = 0.
-    """
+def of_bits():
+    """log p(x | l) = -log(1 + exp(-s l)), s = 1 for x = 1 and -1 for x = 0: one exponential; for the sides by hand in JAX."""
     import jax
     import jax.numpy as jnp
-    import jax.random as jr
-    import optax
 
     @jax.custom_jvp
     def log_likelihood(logits, x):
@@ -59,6 +49,40 @@ def scan_by_hand(context, optimiser):
         sign = 1 - 2 * x
         e = jnp.exp(jnp.minimum(sign * logits, 80))
         return -jnp.log(1 + e), -sign * e / (1 + e) * tangents[0]
+
+    return log_likelihood
+
+
+def in_torch(context, n_latent=LATENT):
+    """(encoder to loc and log scale, decoder, Adam, data), in PyTorch."""
+    import torch
+
+    torch.set_num_threads(context.threads)
+    torch.manual_seed(0)
+    nn = torch.nn
+    hidden = lambda n: (nn.Linear(n, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU())
+    encoder = nn.Sequential(*hidden(DIM), nn.Linear(HIDDEN, 2 * n_latent))
+    decoder = nn.Sequential(*hidden(n_latent), nn.Linear(HIDDEN, DIM))
+    parameters = [*encoder.parameters(), *decoder.parameters()]
+    adam = lambda fused: torch.optim.Adam(parameters, lr=RATE, fused=fused or None)
+    return encoder, decoder, adam, torch.from_numpy(load(context)).float()
+
+
+WORKLOAD = Workload("vae", measure, base="JAX by hand", warm=True)
+
+
+def scan_by_hand(context, optimiser):
+    """A jitted scan of the update.
+
+    The fastest form found: images kept in uint8 and gathered by the permutation in the scan, everything in two
+    dimensions, one head for the 20 numbers of the posterior, and a kernel for binary data with one exponential.
+    """
+    import jax
+    import jax.numpy as jnp
+    import jax.random as jr
+    import optax
+
+    log_likelihood = of_bits()
 
     def loss(layers, x, noise):
         dense = lambda h, i: h @ layers[i][0] + layers[i][1]
@@ -219,14 +243,8 @@ def torch_loop(context, fused):
     import torch
     from torch.nn import functional as F
 
-    torch.set_num_threads(context.threads)
-    torch.manual_seed(0)
-    nn = torch.nn
-    hidden = lambda n: (nn.Linear(n, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU())
-    encoder = nn.Sequential(*hidden(DIM), nn.Linear(HIDDEN, 2 * LATENT))
-    decoder = nn.Sequential(*hidden(LATENT), nn.Linear(HIDDEN, DIM))
-    optimiser = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=RATE, fused=fused or None)
-    data = torch.from_numpy(load(context)).float()
+    encoder, decoder, adam, data = in_torch(context)
+    optimiser = adam(fused)
 
     def run():
         for rows in torch.randperm(len(data))[: CHUNK * BATCH].split(BATCH):

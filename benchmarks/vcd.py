@@ -9,7 +9,7 @@ decoder. Gradients of a step: 41 in z and one in the weights. A side's `run()` r
 """
 
 from benchmarks.harness import Workload
-from benchmarks.vae import BATCH, DIM, HIDDEN, LATENT, RATE, load, measure
+from benchmarks.vae import BATCH, DIM, HIDDEN, LATENT, RATE, in_torch, load, measure
 
 STEPS, LEAPFROG, SIZE, MEMORY, CHUNK = 8, 5, 0.05, 0.99, 20
 
@@ -130,14 +130,8 @@ def torch_eager(context):
     import torch
     from torch.nn import functional as F
 
-    torch.set_num_threads(context.threads)
-    torch.manual_seed(0)
-    nn = torch.nn
-    hidden = lambda n: (nn.Linear(n, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU())
-    encoder = nn.Sequential(*hidden(DIM), nn.Linear(HIDDEN, 2 * LATENT))
-    decoder = nn.Sequential(*hidden(LATENT), nn.Linear(HIDDEN, DIM))
-    optimiser = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=RATE, fused=True)
-    data = torch.from_numpy(load(context)).float()
+    encoder, decoder, adam, data = in_torch(context)
+    optimiser = adam(True)
     log_q = lambda loc, log_scale, z: (-0.5 * ((z - loc) * (-log_scale).exp()) ** 2 - log_scale).sum(1)
     baseline = torch.zeros(())
 
