@@ -7,6 +7,7 @@ from jensen.batch import Batch
 from jensen.cell_examples import Example, examples
 from jensen.cell_models import Setting, generic, settings
 from jensen.diagnostics.verdict import Diagnosis, Verdict
+from jensen.families import Amortised, ContinuousFlow, InverseAutoregressive, RealNVP, Sylvester
 from jensen.fit.defaults import bind
 from jensen.fit.result import Attempt, Fit
 from jensen.models import BlackBox
@@ -47,9 +48,11 @@ def fit_of_example(example: Example, setting: Setting) -> Fit:
 
 
 def family_examples() -> dict[str, tuple[Example, Setting]]:
-    """Every exported family, each with a model it is for."""
+    """Every exported family, each with a model it is for; and flows that read an encoder."""
+    flows = InverseAutoregressive(width=2), RealNVP(width=2), Sylvester(), ContinuousFlow(width=2, n_steps=2)
+    read = {f"Amortised({type(q).__name__})": Amortised(q, hidden=(2,)) for q in flows}
     out = {}
-    for name, example in examples("family").items():
+    for name, example in (examples("family") | {n: Example(n, q, "real") for n, q in read.items()}).items():
         decoder = [s for s in settings(example.latents) if s.model.plated]
         plain = [s for s in settings(example.latents) if not isinstance(s.model, BlackBox)]  # code is not saved
         out[name] = example, (decoder[-1] if name.startswith("Amortised") else plain[0])
