@@ -17,7 +17,7 @@ help:
 	@echo "make test              all tests, the slow statistical ones sampled"
 	@echo "make test-all          all tests, complete"
 	@echo "make lint types        ruff and pyright"
-	@echo "make docs              regenerate the generated pages of docs/"
+	@echo "make docs              regenerate docs/validity.md, and the list of cells that tests cover"
 	@echo "make bench             speed against other libraries (creates $(BENCH_VENV))"
 	@echo "make bench-posteriors  quality on posteriordb and other hard posteriors (all of them with JENSEN_DATA)"
 	@echo "make bench-peers       the same posteriors beside other libraries: speed and quality (creates $(BENCH_VENV))"
@@ -48,6 +48,7 @@ types: $(VENV)/.ready
 
 docs: $(VENV)/.ready
 	$(BIN)/python -m jensen.cells > docs/validity.md
+	$(BIN)/python tests/conformance/cover.py
 
 $(BENCH_VENV)/.ready: requirements-bench.txt requirements.txt
 	$(PYTHON) -m venv $(BENCH_VENV)
@@ -58,7 +59,7 @@ $(BENCH_VENV)/.ready: requirements-bench.txt requirements.txt
 	@touch $@
 
 bench: $(BENCH_VENV)/.ready
-	$(BENCH_VENV)/bin/python -m benchmarks.run logistic vae belief_net flows --rounds $(ROUNDS) --out benchmarks/results/speed.jsonl \
+	$(BENCH_VENV)/bin/python -m benchmarks.run logistic vae belief_net flows vcd uivi rbm --rounds $(ROUNDS) --out benchmarks/results/speed.jsonl \
 		$(if $(JENSEN_DATA),--data $(JENSEN_DATA))
 
 bench-posteriors: $(VENV)/.ready
