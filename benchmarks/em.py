@@ -158,11 +158,11 @@ def file(options) -> list[dict]:
     part = clusters(100_000, d, k, "float32")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         path = Path(folder) / "rows.npy"
-        out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(n, d))
-        for a in range(0, n, len(part)):
-            out[a : a + len(part)] = part[: n - a]
-        out.flush()
-        del out
+        with open(path, "wb") as out:  # written, not mapped: what is mapped counts as resident
+            header = {"descr": "<f4", "fortran_order": False, "shape": (n, d)}
+            np.lib.format.write_array_header_1_0(out, header)
+            for a in range(0, n, len(part)):
+                part[: n - a].tofile(out)
         from jensen.fit.minibatch import MappedArray
 
         before = resident()

@@ -22,7 +22,7 @@ import optax
 import jensen as jn
 from jensen.data.images import load_idx
 
-DIGITS, ROWS_A_STEP = 5_000, 500
+ROWS_A_STEP = 500
 
 
 class Regression:
@@ -41,7 +41,7 @@ class Regression:
         return self.log_prior(beta) + jax.vmap(lambda row: self.log_likelihood(beta, row))(rows).sum()
 
 
-def waveform(root):
+def waveform(root, n_digits):
     """400 rows, 22 weights, prior N(0, 100)."""
     d = np.load(f"{root}/sivi/waveform.npz")
     sign = 2.0 * d["y_train"] - 1
@@ -49,11 +49,11 @@ def waveform(root):
     return Regression((22,), 10.0, lambda b, row: jax.nn.log_sigmoid(row @ b), rows, None)
 
 
-def mnist(root):
-    """The first 5,000 digits, 785 x 10 weights, prior N(0, 1)."""
-    x = load_idx(f"{root}/mnist/train-images-idx3-ubyte.gz")[:DIGITS].reshape(DIGITS, -1) / 255.0
-    y = load_idx(f"{root}/mnist/train-labels-idx1-ubyte.gz")[:DIGITS].astype(np.int32)
-    rows = {"x": np.concatenate([x, np.ones((DIGITS, 1))], 1).astype(np.float32), "y": y}
+def mnist(root, n_digits):
+    """The first digits, 785 x 10 weights, prior N(0, 1)."""
+    x = load_idx(f"{root}/mnist/train-images-idx3-ubyte.gz")[:n_digits].reshape(n_digits, -1) / 255.0
+    y = load_idx(f"{root}/mnist/train-labels-idx1-ubyte.gz")[:n_digits].astype(np.int32)
+    rows = {"x": np.concatenate([x, np.ones((n_digits, 1))], 1).astype(np.float32), "y": y}
     like = lambda b, row: jax.nn.log_softmax(row["x"] @ b)[row["y"]]
     return Regression((785, 10), 1.0, like, rows, ROWS_A_STEP)
 
@@ -135,11 +135,12 @@ def main():
     parser.add_argument("--draws", type=int, default=10_000, help="of each fit, for the comparison")
     parser.add_argument("--nuts", nargs=3, type=int, default=(1000, 2500, 4), metavar=("WARMUP", "N", "CHAINS"))
     parser.add_argument("--reference", help="folder in which the draws of NUTS are kept")
+    parser.add_argument("--digits", type=int, default=5_000, help="rows of MNIST")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out")
     o = parser.parse_args()
     for name in o.target:
-        target = TARGETS[name](o.data)
+        target = TARGETS[name](o.data, o.digits)
         reference = nuts(target, *o.nuts, o.reference and f"{o.reference}/{name}.npz")
         size = reference.shape[1]
         pairs = np.triu_indices(size, 1)

@@ -1,7 +1,8 @@
 """Two-dimensional targets (banana, two modes, an x) fitted by every family that bends: how far its draws are from exact ones.
 
 `python -m benchmarks.toys [--targets ..] [--families ..] [--steps N] [--out rows.jsonl] [--figure docs/images/families.png]`
-The toys of VCD: `--targets correlated banana "unequal modes" --families MeanField Hoffman VCD --starts`.
+The toys of VCD: `--targets correlated banana "unequal modes" --families MeanField Hoffman VCD --starts`; those of PVI:
+`--targets parabola "four modes" x-shaped --tests 40`.
 
 A row has the sliced Wasserstein distance (200 directions) and the maximum mean discrepancy (a Gaussian kernel, its width the
 median distance) of 2,000 draws from as many exact ones, and the noise floor of both: two independent exact samples. The
@@ -23,14 +24,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.scipy.stats import multivariate_normal as mvn
+from jax.scipy.stats import norm
 from scipy.spatial.distance import cdist, pdist
 
 import jensen as jn
 from benchmarks.harness import commit, cpu_model
 from jensen import families as f
+from jensen.diagnostics.distance import mmd as mmd_test
 from jensen.families.improved import Improved
 
-N_DRAWS, N_SLICES, FLOORS = 2000, 200, 10
+N_DRAWS, N_SLICES, FLOORS, TESTED = 2000, 200, 10, 500
 RATE, CLIP = 3e-3, 10.0
 
 
@@ -46,6 +49,7 @@ BENT = np.array([[1.0, 0.9], [0.9, 1.0]])
 LINES = np.array([[2.0, 1.8], [1.8, 2.0]]), np.array([[2.0, -1.8], [-1.8, 2.0]])
 
 NARROW = np.array([[1.0, 0.95], [0.95, 1.0]])
+CORNERS, SHARES = np.array([[2.0, 2], [-2, -2], [2, -2], [-2, 2]]), np.array([1, 1, 4, 2]) / 8
 UNEQUAL = np.array([[1.0, 0.8], [0.8, 1.0]]), np.array([[1.0, -0.6], [-0.6, 1.0]])
 
 
@@ -64,6 +68,24 @@ def _two(means, covariances, share=0.5):
     return log_density, draw
 
 
+def _four(z):
+    each = jnp.stack([mvn.logpdf(z, jnp.asarray(m), jnp.eye(2)) for m in CORNERS])
+    return jax.nn.logsumexp(each + np.log(SHARES))
+
+
+def _four_draw(rng, n):
+    return CORNERS[rng.choice(4, n, p=SHARES)] + rng.normal(size=(n, 2))
+
+
+def _parabola(z):
+    return norm.logpdf(z[0], 0, 2) + norm.logpdf(z[1], z[0] ** 2 / 4, 1)
+
+
+def _parabola_draw(rng, n):
+    first = 2 * rng.normal(size=n)
+    return np.stack([first, first**2 / 4 + rng.normal(size=n)], 1)
+
+
 def _banana(z):
     """(z_1, z_2 + z_1^2 + 1) is normal; the map has slope 1."""
     return mvn.logpdf(jnp.stack([z[0], z[1] + z[0] ** 2 + 1]), jnp.zeros(2), jnp.asarray(BENT))
@@ -78,6 +100,8 @@ TARGETS = {
     "banana": Toy(_banana, _banana_draw, (-3.5, 3.5, -10, 2)),
     "multimodal": Toy(*_two(([-2.0, 0.0], [2.0, 0.0]), (np.eye(2), np.eye(2))), (-5, 5, -4, 4)),
     "x-shaped": Toy(*_two((np.zeros(2), np.zeros(2)), LINES), (-4.5, 4.5, -4.5, 4.5)),
+    "parabola": Toy(_parabola, _parabola_draw, (-6.5, 6.5, -4, 11)),
+    "four modes": Toy(_four, _four_draw, (-5.5, 5.5, -5.5, 5.5)),
     "correlated": Toy(*_two((np.zeros(2),) * 2, (NARROW,) * 2), (-4, 4, -4, 4)),
     "unequal modes": Toy(*_two(([0.8, 0.8], [-2.0, -2.0]), UNEQUAL, 0.3), (-5, 4, -5, 4)),
 }
@@ -135,7 +159,14 @@ def floor_of(toy, width):
     return {f"{k}_floor": float(np.mean([d[k] for d in found])) for k in found[0]}
 
 
-def measured(target, name, n_steps, seed=0):
+def rejected(fit, toy, n):
+    """Share of n pairs of fresh samples, 500 draws of q and 500 exact ones, that an MMD test of level 5 % tells apart."""
+    rng = np.random.default_rng(2)
+    q = np.asarray(fit.sample(n * TESTED, seed=2)).reshape(n, TESTED, 2)
+    return float(np.mean([mmd_test(z, toy.draw(rng, TESTED)).p_value <= 0.05 for z in q]))
+
+
+def measured(target, name, n_steps, seed=0, n_tests=0):
     """(row, draws, draws of q0 before the chain or None) of one fit."""
     toy, began = TARGETS[target], time.perf_counter()
     exact = toy.draw(np.random.default_rng(0), N_DRAWS)
@@ -150,6 +181,7 @@ def measured(target, name, n_steps, seed=0):
         before = np.asarray(jax.vmap(fit.family.start(None).sample)(keys))
     row = {"target": target, "family": name, "gradient": fit.options.get("gradient"), "steps": n_steps, "seed": seed,
            "kl": -float(fit.elbo), "verdict": str(fit.verdict), "seconds": round(time.perf_counter() - began, 1)}  # fmt: skip
+    row |= {"mmd_rejected": rejected(fit, toy, n_tests), "mmd_tests": n_tests} if n_tests else {}
     row |= distances(draws, exact, width) | floor_of(toy, width)
     return row | {"cores": os.cpu_count(), "processor": cpu_model(), "commit": commit()}, draws, before
 
@@ -189,18 +221,20 @@ def main():
     parser.add_argument("--families", nargs="*", default=list(FAMILIES), choices=list(FAMILIES))
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--starts", action="store_true", help="draw q0 before the chain beside a q that MCMC improved")
+    parser.add_argument("--tests", type=int, default=0, help="MMD tests on fresh samples; 0: none")
     parser.add_argument("--out")
     parser.add_argument("--figure")
     options = parser.parse_args()
     drawn = {}
     for target in options.targets:
         for name in options.families:
-            row, drawn[target, name], before = measured(target, name, options.steps)
+            row, drawn[target, name], before = measured(target, name, options.steps, n_tests=options.tests)
             if before is not None and options.starts:
                 drawn[target, f"{name}, q0"] = before
             print(f"{target:11s} {name:22s} KL {row['kl']:6.3f}  SW {row['sliced_wasserstein']:.3f} "
                   f"({row['sliced_wasserstein_floor']:.3f})  MMD {row['mmd']:.3f} ({row['mmd_floor']:.3f})  "
-                  f"{row['verdict']:10s} {row['seconds']:.0f} s", flush=True)  # fmt: skip
+                  f"rejected {row.get('mmd_rejected', '-')}  {row['verdict']:10s} {row['seconds']:.0f} s",
+                  flush=True)  # fmt: skip
             if options.out:
                 with open(options.out, "a") as file:
                     file.write(json.dumps(row) + "\n")
