@@ -58,6 +58,9 @@ def threshold(n_numbers: int) -> float:
     return float(norm.isf(LEVEL / (2 * n_numbers)))
 
 
+THRESHOLD = threshold(10**7)  # more numbers than all cells have together
+
+
 def key_of(name: str) -> jax.Array:
     """One key a cell, stable over processes."""
     return jr.key(int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") >> 1)

@@ -7,14 +7,13 @@ import equinox as eqx
 import jax
 import pytest
 from cover import COVER, composed, everything, pairwise, valid
-from estimate import compare, estimates, sampler, threshold
+from estimate import THRESHOLD, compare, estimates, sampler
 from reference import exact
 
 from jensen import cells
 from jensen.batch import Batch
 from jensen.errors import IncompatibleComposition, ModelError
 from jensen.judge import Composition, check
-from jensen.tree import split_trainable
 
 all_cells = pytest.mark.xdist_group("judge")  # one worker makes them all
 
@@ -23,18 +22,6 @@ def pytest_generate_tests(metafunc):
     if "cell" in metafunc.fixturenames:
         chosen = valid() if metafunc.config.getoption("--all") else COVER
         metafunc.parametrize("cell", chosen, ids=str)
-
-
-def _n_numbers(cell) -> int:
-    c, _ = composed(cell)
-    n = 1 + sum(a.size for a in jax.tree.leaves(split_trainable((c.model, c.family))[0]))
-    return 2 * n  # a gradient with state is tested twice
-
-
-@pytest.fixture(scope="module")
-def limit(request):
-    """One level for all the cells of a run."""
-    return threshold(sum(map(_n_numbers, valid() if request.config.getoption("--all") else COVER)))
 
 
 class Latest(dict):
@@ -50,13 +37,13 @@ class Latest(dict):
 REFERENCES, SAMPLERS = Latest(), Latest()  # one compilation serves all plans
 
 
-def test_value_and_gradient_are_unbiased(cell, limit):
+def test_value_and_gradient_are_unbiased(cell):
     c, rows = composed(cell)
     reference = REFERENCES.of((*cell[:3], c.n_samples), lambda: exact(c, rows))
     sample = SAMPLERS.of((*cell[:4], c.n_samples), lambda: sampler(c, rows))
     for samples in estimates(c, rows, str(cell), n=10_000, sample=sample):
         comparison = compare(samples, reference)
-        assert comparison.within(limit), f"{cell}: {comparison}, threshold {limit:.2f}"
+        assert comparison.within(THRESHOLD), f"{cell}: {comparison}, threshold {THRESHOLD:.2f}"
 
 
 @all_cells

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from bits import digits, independent
 from jax.flatten_util import ravel_pytree
+from sklearn.datasets import load_digits
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import jensen as jn
