@@ -24,9 +24,25 @@ LEVEL = 1e-4  # of the whole family of tests
 BATCH = 2  # rows of a minibatch
 
 
+def fresh(plan):
+    """key -> the plan. One that repeats its noise at every step gets a new seed each time: it is unbiased over seeds."""
+    repeats = Fact.FRESH not in plan.facts
+    return lambda key: type(plan)(seed=jr.bits(key, dtype="uint32") >> 1) if repeats else plan
+
+
+class Alone(AbstractPlan):
+    """A plan as it is."""
+
+    plan: AbstractPlan
+    facts: ClassVar = frozenset()
+    requires: ClassVar = ()
+
+    def draw(self, key, law, shape):
+        return fresh(self.plan)(key).draw(key, law, shape)
+
+
 class Chosen(AbstractPlan):
-    """One of the exported plans, by a traced index: one compilation serves all. A plan that repeats its noise at every
-    step gets a new seed each time: it is unbiased over seeds."""
+    """One of the exported plans, by a traced index: one compilation serves all."""
 
     index: Any
     facts: ClassVar = frozenset()
@@ -38,9 +54,7 @@ class Chosen(AbstractPlan):
         def branch(plan):
             if keyed and plan.requires:
                 return lambda k: plans.IID().draw(k, law, shape)  # never chosen: the judge refuses this plan
-            if Fact.FRESH in plan.facts:
-                return lambda k: plan.draw(k, law, shape)
-            return lambda k: type(plan)(seed=jr.bits(k, dtype="uint32") >> 1).draw(k, law, shape)
+            return lambda k: fresh(plan)(k).draw(k, law, shape)
 
         return jax.lax.switch(self.index, [branch(e.part) for e in examples("plan").values()], key)
 
@@ -66,10 +80,10 @@ def key_of(name: str) -> jax.Array:
     return jr.key(int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") >> 1)
 
 
-def sampler(composition: Any, rows: Any, scaled: bool = True):
+def sampler(composition: Any, rows: Any, scaled: bool = True, shared: bool = False):
     """(keys, index of the plan, carry) -> estimates (n, 1 + parameters), value first, and the carries after.
 
-    scaled: False for a negative control: minibatches count as they are."""
+    scaled: False for a negative control: minibatches count as they are.   shared: for all plans; else for the cell's own."""
     c = composition
     parts = Parts(c.model, c.family, c.gradient)
 
@@ -80,7 +94,9 @@ def sampler(composition: Any, rows: Any, scaled: bool = True):
             n = length(rows)
             chosen = jr.permutation(k1, n)[:BATCH]
             batch = Batch(jax.tree.map(lambda a: a[chosen], rows), jnp.full(BATCH, n / BATCH if scaled else 1.0))
-        e = value_and_grad(k2, parts, c.objective, Chosen(index), batch, carry, n_samples=c.n_samples)
+        e = value_and_grad(
+            k2, parts, c.objective, Chosen(index) if shared else Alone(c.plan), batch, carry, n_samples=c.n_samples
+        )
         return jnp.append(e.value, ravel_pytree((e.grads.model, e.grads.family))[0]), e.carry
 
     return jax.jit(jax.vmap(one, (0, None, None)), compiler_options=FAST)
