@@ -129,9 +129,7 @@ class ContrastiveDivergence(AbstractAlgorithm):
         params, opt, carry = state
         machine = self.assemble(params)
         grads, carry, value = self.estimate(noise, machine, batch, carry)
-        loss = jax.tree.map(jnp.negative, grads)
-        updates, opt = self.optimiser.update(loss, opt, params)
-        params = jax.tree.map(lambda p, u: p + scale.astype(p.dtype) * u, params, updates)
+        params, opt = self.optimiser.moved(jax.tree.map(jnp.negative, grads), opt, params, scale)
         return (params, opt, carry), value
 
     def parameters(self, state):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import equinox as eqx
 import jax
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from ..batch import Batch
 from ..function import Function
@@ -26,6 +26,11 @@ class Optimiser:
 
     def __init__(self, transformation: optax.GradientTransformation):
         self.init, self.update = Function(transformation.init), Function(transformation.update)
+
+    def moved(self, grads: PyTree, state: PyTree, params: PyTree, scale: Array) -> tuple[PyTree, PyTree]:
+        """(parameters, own state) after a step of `scale` times the update."""
+        updates, state = self.update(grads, state, params)
+        return jax.tree.map(lambda p, u: p + scale.astype(p.dtype) * u, params, updates), state
 
     def __hash__(self) -> int:
         return hash((self.init, self.update))
@@ -72,8 +77,7 @@ class AbstractDescent(AbstractAlgorithm):
     def step(self, noise, state, batch, scale):
         params, opt, carry = state
         e = self.estimate(noise, self.assemble(params), batch, carry)
-        updates, opt = self.optimiser.update(e.grads, opt, params)
-        params = jax.tree.map(lambda p, u: p + scale.astype(p.dtype) * u, params, updates)
+        params, opt = self.optimiser.moved(e.grads, opt, params, scale)
         return (params, opt, e.carry), self.objective.sense * e.value
 
     def parameters(self, state):

@@ -60,9 +60,8 @@ class VariationalEM(GradientVI):
         in_m = count % (self.e_steps + self.m_steps) >= self.e_steps
         moved = []
         for now, grads, opt, half in zip((~in_m, in_m), _halves(e.grads), opts, _halves(params), strict=True):
-            updates, new = self.optimiser.update(grads, opt, half)
-            ahead = jax.tree.map(lambda p, u: p + scale.astype(p.dtype) * u, half, updates)
-            moved.append(jax.tree.map(lambda a, b, now=now: jnp.where(now, a, b), (ahead, new), (half, opt)))
+            ahead = self.optimiser.moved(grads, opt, half, scale)
+            moved.append(jax.tree.map(lambda a, b, now=now: jnp.where(now, a, b), ahead, (half, opt)))
         (of_q, opt_q), (of_model, opt_model) = moved
         state = Parts(of_model, *of_q), (opt_q, opt_model), (count + 1, e.carry)
         return state, self.objective.sense * e.value
