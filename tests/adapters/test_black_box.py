@@ -1,5 +1,9 @@
 """Log densities in NumPy: the same numbers as the JAX function of the same formula, in every way JAX may call it."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -122,6 +126,39 @@ def test_data(vectorized):
     np.testing.assert_allclose(jax.jit(jax.vmap(lambda z: model.log_density(z, Batch(rows))))(z), expected, rtol=1e-6)
     fit = jn.fit(model, rows, n_steps=300, optimizer=0.05, n_samples=8, n_draws=500)
     assert abs(fit.sample(2000).mean() - 7 / 3) < 0.3
+
+
+def test_data_may_be_kept():
+    kept = []
+
+    def fn(z, data):
+        kept.append(data["y"])
+        return z.sum() * 0.0
+
+    model = BlackBox(fn, (1,))
+    for n in range(20):
+        model.log_density(jnp.zeros(1), Batch({"y": jnp.full(1000, n)}))
+    assert [set(y.tolist()) for y in kept] == [{n} for n in range(20)]
+
+
+ONE_CORE = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import jax
+from jensen.models import BlackBox
+model = BlackBox(lambda z: -(z**2).sum(-1), (4,), vectorized=True)
+work = jax.jit(jax.vmap(lambda key: model.log_density(jax.random.normal(key, (4,)), None)))
+for i in range(2000):
+    work(jax.random.split(jax.random.key(i), 20_000)).block_until_ready()
+print("done")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the platform cannot confine a process to one core")
+def test_large_arguments_on_one_core():
+    """`jax.pure_callback` waits for ever here: its copy of the arguments queues behind the program that waits for it."""
+    run = subprocess.run([sys.executable, "-c", ONE_CORE], capture_output=True, text=True, timeout=120, check=True)
+    assert run.stdout == "done\n"
 
 
 def test_fit_finds_the_gaussian():

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.experimental.buffer_callback import buffer_callback
 from jax.lax import bitcast_convert_type
 from jaxtyping import Array, PyTree
 
@@ -83,8 +84,27 @@ def call(fn: Callable, spec: PyTree, z: PyTree, *data: PyTree, vectorized: bool 
         return jax.tree.map(lambda v, s: _pack_host(np.asarray(v, s.dtype).reshape(lead + s.shape)), out, spec)
 
     method = "expand_dims" if vectorized else "sequential"
-    packed = jax.pure_callback(run, jax.tree.map(_packed_spec, spec), *jax.tree.map(_pack, pure), vmap_method=method)
+    packed = _call_back(run, jax.tree.map(_packed_spec, spec), *jax.tree.map(_pack, pure), vmap_method=method)
     return jax.tree.map(lambda a, s: a if a.dtype == s.dtype else bitcast_convert_type(a, s.dtype), packed, spec)
+
+
+def _call_back(run: Callable, spec: PyTree, *args: PyTree, vmap_method: str) -> PyTree:
+    """run(*args) on the host. `pure_callback` queues a copy of the arguments behind the program that waits for it, so that
+    the one thread of a container of one core waits for ever: on a processor they are copied here instead."""
+    if jax.default_backend() != "cpu":
+        return jax.pure_callback(run, spec, *args, vmap_method=vmap_method)
+
+    def fill(_: Any, out: PyTree, *args: PyTree) -> None:
+        jax.tree.map(lambda to, value: np.copyto(np.asarray(to), value), out, run(*jax.tree.map(_copy, args)))
+
+    return buffer_callback(fill, spec, vmap_method=vmap_method)(*args)
+
+
+def _copy(buffer: Any) -> np.ndarray:
+    """What a caller may keep, but not write to: the program's memory is used again after the call."""
+    a = np.asarray(buffer).copy()
+    a.flags.writeable = False
+    return a
 
 
 class _Shape:
