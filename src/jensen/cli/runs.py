@@ -100,10 +100,13 @@ def _by_gradients(model: Any, data: Any, given: dict[str, Any]) -> bool:
     """Will `fit` take stochastic gradients? To ask for a checkpoint would make it take them."""
     from ..facts import Fact
     from ..fit.auto import BY_STEPS, check_method, obstacle
+    from ..fit.dispatch import OWN
     from ..fit.minibatch import MappedArray
     from ..fit.rows import as_rows
     from ..models.coerce import as_model
 
+    if isinstance(model, OWN):
+        return False
     if given.get("method") is not None:
         return check_method(given["method"]) in BY_STEPS
     defaults = {"seed": given.get("seed"), "n_draws": given.get("n_draws"), "budget": given.get("budget")}
@@ -116,8 +119,8 @@ def _by_gradients(model: Any, data: Any, given: dict[str, Any]) -> bool:
     return obstacle(model, rows, 1 if batched else None) is not None
 
 
-def load_for_show(folder: Path) -> "Fit":
-    """The saved fit; it keeps the precision it was made in."""
+def load_for_show(folder: Path) -> Any:
+    """The saved fit, of whatever kind; it keeps the precision it was made in."""
     from ..fit.persist import load
 
     return load(folder)
@@ -127,10 +130,15 @@ def load_for_report(folder: Path) -> tuple["Fit", str]:
     """(the saved fit with its model and data where `run.json` still leads to them, why not)."""
     from ..errors import JensenError
     from ..fit.persist import load
+    from ..fit.result import Fit
     from .feed import data_for
     from .target import load_target
 
     fit = load_for_show(folder)
+    if not isinstance(fit, Fit):
+        asked, wrong = f"the report of `{folder}`", f"it is a `{type(fit).__name__}`"
+        because = "a report is of a posterior, its q and its draws"
+        raise OptionError(explain(asked, wrong, because, f"jensen show {folder}"))
     if not (folder / FILE).exists():
         return fit, ""
     try:

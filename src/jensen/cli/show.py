@@ -15,8 +15,11 @@ ROWS = 40  # of a summary, at most
 COLOURS = {"RELIABLE": "green", "DOUBTFUL": "yellow", "UNRELIABLE": "red"}
 
 
-def payload(fit: "Fit", saved: Path | None) -> dict[str, Any]:
+def payload(fit: Any, saved: Path | None) -> dict[str, Any]:
     """The fit as JSON; numbers that JSON lacks are null."""
+    if not _variational(fit):
+        what = {"verdict": str(fit.verdict), "reasons": fit.reasons, "what": repr(fit).partition(":")[0]}
+        return jsonable(what | fit.numbers() | {"saved": None if saved is None else str(saved)})
     d = fit.diagnosis
     table = fit.summary()
     return jsonable(
@@ -50,7 +53,14 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
 
 
-def print_fit(fit: "Fit", saved: Path | None) -> None:
+def _variational(fit: Any) -> bool:
+    """Is there a q? A Boltzmann machine, or a model fitted by EM, has none."""
+    from ..fit.result import Fit
+
+    return isinstance(fit, Fit)
+
+
+def print_fit(fit: Any, saved: Path | None) -> None:
     """Verdict, reasons, what was tried, summary, where it was saved."""
     from rich.console import Console
     from rich.text import Text
@@ -58,7 +68,16 @@ def print_fit(fit: "Fit", saved: Path | None) -> None:
     from ..fit.result import bound_in_words
 
     console = Console(highlight=False, soft_wrap=True)
-    verdict, d = str(fit.verdict), fit.diagnosis
+    verdict = str(fit.verdict)
+    if not _variational(fit):
+        first, *rest = repr(fit).splitlines()
+        console.print(Text(first, f"bold {COLOURS[verdict]}"))
+        for line in rest:
+            console.print(Text(line))
+        if saved is not None:
+            console.print(Text(f"saved in {saved}: jensen show, jensen.load({str(saved)!r})"))
+        return
+    d = fit.diagnosis
     parts = f"   {fit.options['model']}, {fit.options.get('method') or fit.options['family']}"
     console.print(Text(verdict, f"bold {COLOURS[verdict]}") + Text(parts))
     for reason in fit.reasons:
@@ -75,9 +94,9 @@ def print_fit(fit: "Fit", saved: Path | None) -> None:
         console.print(Text(f"saved in {saved}: jensen show, jensen report, jensen.load({str(saved)!r})"))
 
 
-def work(fit: "Fit") -> str:
+def work(fit: Any) -> str:
     """What the fit cost, in its method's own units."""
-    if "method" in fit.options:
+    if _variational(fit) and "method" in fit.options:
         return f"{fit.options['evaluations']:,} evaluations"
     return f"{len(fit.history):,} steps"
 

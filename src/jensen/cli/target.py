@@ -66,6 +66,14 @@ def _import(path: Path) -> ModuleType:
     return module
 
 
+def is_model(value: Any) -> bool:
+    """A jensen model, of those with a q or of those fitted in a way of their own."""
+    from ..fit.dispatch import OWN
+    from ..models.base import AbstractModel
+
+    return isinstance(value, (AbstractModel, *OWN))
+
+
 def _public(module: ModuleType) -> dict[str, Any]:
     return {n: v for n, v in vars(module).items() if not n.startswith("_")}
 
@@ -78,11 +86,9 @@ def _own_functions(module: ModuleType) -> dict[str, Any]:
 
 def _candidates(module: ModuleType) -> dict[str, Any]:
     """jensen models, and functions that sample; if there are none, any function (it may return a model)."""
-    from ..models.base import AbstractModel
-
     functions = _own_functions(module)
     samples = {n: f for n, f in functions.items() if {"sample", "factor"} & set(f.__code__.co_names)}
-    models = {n: v for n, v in _public(module).items() if isinstance(v, AbstractModel)}
+    models = {n: v for n, v in _public(module).items() if is_model(v)}
     return models | samples or functions
 
 
@@ -110,9 +116,7 @@ def _only(module: ModuleType, path: Path) -> Any:
 
 def _resolve(found: Any, label: str) -> Target:
     """A model; a factory's model; a NumPyro function."""
-    from ..models.base import AbstractModel
-
-    if isinstance(found, AbstractModel):
+    if is_model(found):
         return Target(found, None, False)
     if not callable(found) or isinstance(found, type):
         what = f"the class {found.__name__}" if isinstance(found, type) else f"a {type(found).__name__}"
@@ -128,8 +132,6 @@ def _call(found: Any, label: str, *, required: bool) -> Target:
     """A function without required arguments: if it samples it is a NumPyro model, else what it returns is the model."""
     from numpyro import handlers
 
-    from ..models.base import AbstractModel
-
     try:
         with handlers.trace() as trace, handlers.seed(rng_seed=0):
             made = found()
@@ -143,7 +145,7 @@ def _call(found: Any, label: str, *, required: bool) -> Target:
     if trace:
         return Target(found, None, True)
     model, data = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-    if not (isinstance(model, AbstractModel) or callable(model)):
+    if not (is_model(model) or callable(model)):
         wrong = f"it has no numpyro.sample site and returns {'nothing' if made is None else f'a {type(made).__name__}'}"
         raise _refuse(f"the model `{label}`", wrong, "nothing can be fitted", "return model, or return model, data")
-    return Target(model, data, not isinstance(model, AbstractModel))
+    return Target(model, data, not is_model(model))

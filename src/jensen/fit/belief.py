@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,9 +15,10 @@ from ..diagnostics.partition import LogPartition
 from ..models.boltzmann import RBM
 from ..models.deep_belief import DBN
 from .energy import EnergyFit, fit_energy
+from .persist import save_whole
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class BeliefFit:
     """A fitted deep belief network: the stack, and the `EnergyFit` of its top RBM, whose verdict is the last word.
 
@@ -54,6 +56,18 @@ class BeliefFit:
     @property
     def reasons(self) -> list[str]:
         return self.top.reasons
+
+    def __repr__(self) -> str:
+        widths = "-".join(map(str, [m.n_visible for m in self.dbn.stack] + [self.n_hidden]))
+        return "\n".join([f"BeliefFit(DBN {widths}): {self.verdict}", *(f"  - {r}" for r in self.reasons)])
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the stack and its verdict to a folder, without the rows and without pickle; `jensen.load` reads it."""
+        return save_whole(dataclasses.replace(self, rows=None, top=self.top.without_rows()), folder)
+
+    def numbers(self) -> dict[str, Any]:
+        """What its top RBM is known by, for a program."""
+        return self.top.numbers()
 
     def hidden_means(self, x: Any) -> list[Float[np.ndarray, "n d"]]:
         """Probabilities of the top layer, bottom-up."""

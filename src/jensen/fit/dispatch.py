@@ -6,6 +6,7 @@ from ..errors import OptionError, explain
 from ..models.boltzmann import AbstractBoltzmann
 from ..models.em import AbstractEM
 
+OWN = (AbstractBoltzmann, AbstractEM)
 OF_ENERGIES = "method", "optimizer", "n_steps", "batch_size", "seed", "progress", "on_chunk"
 OF_EM = {"n_steps": "n_iter", "n_restarts": "n_starts", "batch_size": "batch_size", "seed": "seed"}
 """`fit`'s name of an option -> `jensen.em`'s."""

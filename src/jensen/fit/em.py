@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from ..models.em import AbstractEM
 from . import cache
 from .em_passes import stochastic, streamed
 from .em_rows import Source, by_chunks, checked, dtype, is_double, opened
+from .persist import save_whole
 
 START_ROWS = 5_000  # rows that starts are made from
 DEFAULT_STARTS = 4
@@ -71,6 +73,22 @@ class EMFit:
         """(rows, latents) drawn from the fitted model."""
         with jax.enable_x64(is_double(self.params)):
             return jax.device_get(self.model.sample(self.params, key_for(seed, "em sample"), int(n)))
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the fit to a folder, without pickle; `jensen.load` reads it."""
+        return save_whole(self, folder)
+
+    @property
+    def why(self) -> str:
+        """How EM ended: "converged" or "budget"."""
+        return "converged" if self.converged else "budget"
+
+    def numbers(self) -> dict[str, Any]:
+        """What it is known by, for a program."""
+        return {
+            "log_likelihood": self.log_likelihood, "objective": self.objective, "bic": self.bic, "aic": self.aic,
+            "n_iter": self.n_iter, "converged": self.converged, "starts": self.starts.tolist(), "seconds": self.seconds,
+        }  # fmt: skip
 
     def _apply(self, method: Any, data: Any) -> Any:
         with jax.enable_x64(is_double(self.params)):

@@ -1,9 +1,11 @@
 """Fitting Boltzmann machines by the compiled loop, and what is done with them."""
 
+import copy
 import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -26,6 +28,7 @@ from ..models.deep_boltzmann import DBM, composed, stack_gains
 from . import cache
 from .loop import Plan, Runner
 from .minibatch import first_batch, steps_per_epoch
+from .persist import save_whole
 from .progress import progress_bar
 from .rows import as_rows
 
@@ -93,6 +96,26 @@ class EnergyFit:
         head = f"EnergyFit({type(self.machine).__name__} {widths}, {self.options['method']}): {self.verdict}"
         work = f"  {len(self.history):,} steps, {self.seconds:.2f} s   {self.why}"
         return "\n".join([head, work, *(f"  - {r}" for r in self.reasons)])
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the machine, its chains and the verdict to a folder, without the rows and without pickle; `jensen.load`
+        reads it."""
+        return save_whole(self.without_rows(), folder)
+
+    def without_rows(self) -> "EnergyFit":
+        """The same fit with its verdict, which was made from the rows, and no rows."""
+        light = copy.copy(self)
+        light.diagnosis, light.rows, light.held_out = self.diagnosis, None, None
+        return light
+
+    def numbers(self) -> dict[str, Any]:
+        """What it is known by, for a program."""
+        d = self.diagnosis
+        log_z = None if d.log_partition is None else d.log_partition.estimate
+        return {
+            "log_partition": log_z, "bracket": d.bracket, "largest_weight": d.largest_weight, "dead": d.dead,
+            "saturated": d.saturated, "n_steps": len(self.history), "why": self.why, "seconds": self.seconds,
+        }  # fmt: skip
 
     # ---- rows -------------------------------------------------------------------------------------------------
     def _of_rows(self, fn: Any, x: Any) -> Any:

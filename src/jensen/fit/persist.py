@@ -50,7 +50,7 @@ def save(fit: Fit, folder: str | Path) -> Path:
     local = Fact.LOCAL in fit.family.facts
     meta = {
         "format": FORMAT,
-        "versions": {name: _version(name) for name in ("jensen", "jax", "equinox")},
+        "versions": _versions(),
         "x64": fit.double or bool(jax.config.read("jax_enable_x64")),
         "corrected": fit.corrected,
         "verdict": str(fit.verdict),
@@ -67,6 +67,25 @@ def save(fit: Fit, folder: str | Path) -> Path:
     arrays |= {name: np.asarray(getattr(fit, name)) for name in NUMBERS}
     if fit.proposals is not None:
         arrays |= dict(zip(PROPOSALS, map(np.asarray, fit.proposals), strict=True))
+    return _write(folder, meta, arrays)
+
+
+def save_whole(fit: Any, folder: str | Path) -> Path:
+    """Writes a fit that is all data: a Boltzmann machine or a model fitted by EM, with its verdict.
+
+    Raises: CheckpointError if a part of it is not of jensen, or it cannot be written.
+    """
+    folder, arrays = Path(folder), {}
+    code = encode(fit, "fit", arrays)
+    unknown = foreign(code)
+    if unknown:
+        wrong, because = f"it has parts of other packages: {unknown}", "a file holds names and numbers, not Python code"
+        raise CheckpointError(explain(f"saving a fit in `{folder}`", wrong, because, "pickle, or parts of jensen"))
+    meta = {"format": FORMAT, "versions": _versions(), "x64": True, "verdict": str(fit.verdict), "whole": code}
+    return _write(folder, meta, arrays)
+
+
+def _write(folder: Path, meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Path:
     packed = pack(arrays, {"format": ARRAYS})
     meta["arrays"] = json.loads(packed.partition(b"\n")[0])["sha256"]
     meta["digest"] = _digest(meta)
@@ -75,8 +94,8 @@ def save(fit: Fit, folder: str | Path) -> Path:
     return folder
 
 
-def load(folder: str | Path, *, model: Any = None, family: Any = None, data: Any = None) -> Fit:
-    """Reads a fit written by `Fit.save`; sampling from it gives the same bits as before.
+def load(folder: str | Path, *, model: Any = None, family: Any = None, data: Any = None) -> Any:
+    """Reads a fit written by `save`, of whatever kind it was; sampling from it gives the same bits as before.
 
     Arguments:  model: for a model that is code (NumPyro, `LogDensity`), to predict or refit: as it was given to `fit`.
                 Left out, the fit has no model, and still samples, summarises, and has densities and a report.
@@ -88,16 +107,32 @@ def load(folder: str | Path, *, model: Any = None, family: Any = None, data: Any
     """
     folder = Path(folder)
     meta = read_meta(folder)
+    if "whole" in meta:
+        return _read_whole(folder, meta, {"model": model, "family": family, "data": data})
     double = bool(meta["x64"]) and not jax.config.read("jax_enable_x64")
     with jax.enable_x64(True) if double else contextlib.nullcontext():
         return _read(folder, meta, model, family, data, double)
 
 
-def _read(folder: Path, meta: dict[str, Any], model: Any, family: Any, data: Any, double: bool) -> Fit:
+def _read_whole(folder: Path, meta: dict[str, Any], given: dict[str, Any]) -> Any:
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        asked, because = f"load({str(folder)!r}, {names[0]}=...)", "a machine, or a model fitted by EM, is saved whole"
+        raise OptionError(explain(asked, "nothing is missing from this fit", because, f"load({str(folder)!r})"))
+    with jax.enable_x64(True):  # arrays are of the type they were saved in
+        return Reader(_arrays(folder, meta), str(folder / META_FILE), "fit").decode(meta["whole"], "fit")
+
+
+def _arrays(folder: Path, meta: dict[str, Any]) -> dict[str, np.ndarray]:
     header, arrays = unpack(folder / ARRAYS_FILE, ARRAYS)
     if header["sha256"] != meta["arrays"]:
         wrong, because = f"`{ARRAYS_FILE}` belongs to another save", "the numbers of two fits must not be mixed"
         raise _refuse(folder, wrong, because, "a copy in which both files are of one save, or a new run")
+    return arrays
+
+
+def _read(folder: Path, meta: dict[str, Any], model: Any, family: Any, data: Any, double: bool) -> Fit:
+    arrays = _arrays(folder, meta)
     read = lambda label: Reader(arrays, str(folder / META_FILE), label)
     model, rows = _model(meta, read("model"), model, data)
     if rows is None and meta["index_rows"] is not None:
@@ -162,11 +197,14 @@ def _refuse(folder: Path, wrong: str, because: str, instead: str) -> CheckpointE
     return CheckpointError(explain(f"loading `{folder}`", wrong, because, instead))
 
 
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "unknown"
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("jensen", "jax", "equinox"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -1,12 +1,14 @@
 """Trees of modules as JSON and named arrays, without pickle.
 
-A module is its class, by import path, and its fields. Only classes of jensen and Equinox, and functions of jensen, JAX
-and Equinox, are made again from a file; anything else is *foreign*: its arrays are kept by their path, and whoever
-reads the file supplies an object of the same structure for them to fill.
+A module is its class, by import path, and its fields; so is a dataclass or named tuple of jensen, the former with what
+it has computed once. Only classes of jensen and Equinox, and functions of jensen, JAX and Equinox, are made again from
+a file; anything else is *foreign*: its arrays are kept by their path, and whoever reads the file supplies an object of
+the same structure for them to fill.
 """
 
 import dataclasses
 import enum
+import functools
 import importlib
 import math
 import sys
@@ -82,12 +84,30 @@ def encode(value: Any, path: str, arrays: Arrays) -> Any:
         have = [f.name for f in dataclasses.fields(value) if f.name in vars(value)]
         fields = {name: encode(vars(value)[name], f"{path}.{name}", arrays) for name in have}
         return {"$": "module", "class": _name(kind), "fields": fields}
+    if is_record(kind):
+        fields = {name: encode(v, f"{path}.{name}", arrays) for name, v in _contents(value).items()}
+        return {"$": "record", "class": _name(kind), "fields": fields}
     known = reference(value) if callable(value) else None
     if known is not None:
         return {"$": "function", "name": known}
     for at, leaf in leaves_by_path(value, path).items():
         _array(leaf, at, arrays)
     return {"$": "foreign", "class": _name(value)}
+
+
+def is_record(kind: type) -> bool:
+    """A dataclass or a named tuple of jensen, and no module."""
+    named = issubclass(kind, tuple) and hasattr(kind, "_fields")
+    plain = dataclasses.is_dataclass(kind) and not issubclass(kind, eqx.Module)
+    return _root(kind.__module__) == "jensen" and (named or plain)
+
+
+def _contents(value: Any) -> dict[str, Any]:
+    """Fields, and what cached properties have found."""
+    if isinstance(value, tuple):
+        return value._asdict()  # type: ignore[attr-defined]
+    kept = [n for n in vars(value) if isinstance(getattr(type(value), n, None), functools.cached_property)]
+    return {n: vars(value)[n] for n in [*(f.name for f in dataclasses.fields(value)), *kept]}
 
 
 def _array(value: Any, path: str, arrays: Arrays) -> dict[str, Any]:
@@ -191,6 +211,21 @@ class Reader:
             there = getattr(like, name, _MISSING)
             value = self.decode(saved[name], f"{path}.{name}", there) if name in saved else defaults[name]
             object.__setattr__(made, name, value)
+        return made
+
+    def _read_record(self, code, path, like):
+        cls = self._find(code["class"], object, ("jensen",))
+        if not is_record(cls):
+            raise self.refuse(f"`{code['class']}` is no record", "the file was written by hand", "a file of `save`")
+        values = {n: self.decode(v, f"{path}.{n}", getattr(like, n, _MISSING)) for n, v in code["fields"].items()}
+        names = getattr(cls, "_fields", None) or [f.name for f in dataclasses.fields(cls)]
+        kept = {n for n in values if isinstance(getattr(cls, n, None), functools.cached_property)}
+        if set(values) - kept != set(names):
+            wrong = f"`{cls.__name__}` now has the fields {list(names)}, and the file has {list(values)}"
+            raise self.refuse(wrong, "it was written by another version", "the versions named in fit.json")
+        made = cls(**{n: v for n, v in values.items() if n not in kept})
+        if kept:
+            vars(made).update({n: values[n] for n in kept})
         return made
 
     def _read_foreign(self, code, path, like):
