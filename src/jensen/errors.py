@@ -33,14 +33,14 @@ def explain(asked: str, wrong: str, because: str, instead: str) -> str:
     return f"{asked}:\n  - wrong: {wrong}\n    because: {because}\n    instead: {instead}"
 
 
-def is_count(value: Any) -> bool:
-    """A whole number, 1 or more."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
+def is_count(value: Any, least: int = 1) -> bool:
+    """A whole number, `least` or more."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
 
 
-def check_count(name: str, value: Any, of: str = "") -> None:
-    """Raises: OptionError for an option (of a class or a function, if named) that is no count."""
-    if not is_count(value):
+def check_count(name: str, value: Any, of: str = "", least: int = 1) -> None:
+    """Raises: OptionError for an option (of a class or a function, if named) that is no count, or below `least`."""
+    if not is_count(value, least):
         asked = f"`{of}({name}={value!r})`" if of else f"{name}={value!r}"
-        wrong = "it is not a positive whole number"
-        raise OptionError(explain(asked, wrong, "it is a count", f"{name}=1 or more"))
+        wrong = "it is not a positive whole number" if least == 1 else f"it is not a whole number from {least} on"
+        raise OptionError(explain(asked, wrong, "it is a count", f"{name}={least} or more"))

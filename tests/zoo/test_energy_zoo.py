@@ -44,6 +44,7 @@ SHORT = {"n_iter": 150, "learning_rate": 0.1, "batch_size": 50, "random_state": 
 MODELS = {
     "RBM": (RBM(16, **SHORT), 16),
     "DBM": (DBM((16, 8), pretrain_iter=30, **SHORT), 24),
+    "DBM, centred": (DBM((16, 8), pretrain_iter=0, centred=True, **SHORT), 24),
     "DBN": (DBN((16, 10), **SHORT), 10),
 }
 
@@ -123,6 +124,7 @@ def test_categories_are_drawn_one_hot():
     [
         (RBM(0), "n_components"),
         (RBM(3, k=0), "'?k"),
+        (DBM((3, 2), pretrain_iter=-1), "pretrain_iter=0 or more"),
         (RBM(3, method="cda"), "method"),
         (RBM(3, visible="poisson"), "visible"),
         (RBM(3, visible="bernoulli"), "values from 0 to 11"),

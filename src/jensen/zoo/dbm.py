@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import OptionError, explain, is_count
+from ..errors import OptionError, check_count, explain, is_count
 from ..fit.belief import fit_belief
 from ..fit.energy import fit_energy, pretrained
 from ..models.deep_boltzmann import DBM as Machine
@@ -27,7 +27,6 @@ class DBM(AbstractEnergyModel):
 
     recognition: bool
     pretrain_iter: int
-    counts: ClassVar = (*AbstractEnergyModel.counts, "pretrain_iter")
 
     def __init__(
         self,
@@ -53,12 +52,17 @@ class DBM(AbstractEnergyModel):
     ):
         self._keep(locals())
 
+    def _check_options(self):
+        super()._check_options()
+        check_count("pretrain_iter", self.pretrain_iter, self._name, least=0)
+
     def _fit_rows(self, rows):
         widths, learning = checked_widths(self), self._learning()
         options = {"mean": rows.mean(0), "seed": self._seed, "n_categories": self.n_categories}
         machine = Machine((rows.shape[1], *widths), self.visible_, recognition=self.recognition, **options)
-        shared = {name: learning[name] for name in ("batch_size", "seed", "progress", "optimizer")}
-        machine = pretrained(machine, rows, n_steps=self._n_steps(len(rows), self.pretrain_iter), **shared)
+        if self.pretrain_iter:
+            shared = {name: learning[name] for name in ("batch_size", "seed", "progress", "optimizer")}
+            machine = pretrained(machine, rows, n_steps=self._n_steps(len(rows), self.pretrain_iter), **shared)
         return fit_energy(machine, rows, n_steps=self._n_steps(len(rows), self.n_iter), **learning)
 
 
