@@ -36,11 +36,12 @@ DRAWS = {
 }  # fmt: skip
 
 
-def digits(root):
-    """(train and validation, test), zeros and ones."""
+def digits(root, validation=False):
+    """(train, with the validation digits on request; test), zeros and ones."""
     packed = np.load(f"{root}/binarized_mnist/binarized_mnist.npz")
     part = lambda name: np.unpackbits(packed[name], axis=1)[:, :DIM].astype(np.uint8)
-    return part("train"), part("test")
+    train = np.concatenate([part("train"), part("valid")]) if validation else part("train")
+    return train, part("test")
 
 
 def family_of(widths, hidden):

@@ -63,7 +63,7 @@ def row_of(cell, fit, data, options):
     score = lambda x: float(fit.score_samples(x, found).mean(dtype=np.float64))
     row = {
         "cell": cell, "epochs": options.epochs, "pretrain": options.pretrain if cell in DBMS else 0,
-        "rate": options.rate, "weight_decay": options.weight_decay, "seed": options.seed,
+        "rate": options.rate, "weight_decay": options.weight_decay, "seed": options.seed, "rows": len(train),
         "what": "bound" if cell in DBMS else "log-likelihood", "test": score(test),
         "train": score(train[: len(test)]), "log_z": found.estimate, "lower": found.lower, "upper": found.upper,
         "ess": found.ess, "khat": found.khat, "chains": options.chains, "temperatures": options.temperatures,
@@ -107,12 +107,13 @@ def main():
     parser.add_argument("--weight-decay", type=float, default=0.0)
     parser.add_argument("--chains", type=int, default=100)
     parser.add_argument("--temperatures", type=int, default=N_TEMPERATURES)
+    parser.add_argument("--validation", action="store_true", help="learn from the validation digits too: 60,000")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", default="data")
     parser.add_argument("--image", help="where filters and fantasies of the last cell are drawn")
     parser.add_argument("--out")
     options = parser.parse_args()
-    data = digits(options.data)
+    data = digits(options.data, options.validation)
     for cell in options.cell:
         fit = trained(cell, *data, options)
         row = row_of(cell, fit, data, options)
