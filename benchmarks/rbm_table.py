@@ -50,7 +50,8 @@ def trained(cell, train, test, options):
         machine = DBM(DEEP, mean=mean, recognition=options.recognition, seed=options.seed)
         steps = options.pretrain * len(train) // BATCH
         if steps:
-            machine = pretrained(machine, train, n_steps=steps, optimizer=rate(steps), **common)
+            below = ContrastiveDivergence(1, persistent=cell == "dbm-centred", weight_decay=options.weight_decay)
+            machine = pretrained(machine, train, method=below, n_steps=steps, optimizer=rate(steps), **common)
     return fit_energy(machine, train, method=method, n_steps=n_steps, optimizer=rate(n_steps), held_out=test, **common)
 
 

@@ -33,10 +33,10 @@ from .progress import progress_bar
 from .rows import as_rows
 
 EPOCHS, BATCH, RATE, RATE_REAL = 20, 100, 0.05, 1e-3
-METHODS: dict[str, Callable[[], ContrastiveDivergence]] = {
-    "cd": lambda: ContrastiveDivergence(persistent=False),
-    "pcd": ContrastiveDivergence,
-    "parallel-tempering": lambda: ContrastiveDivergence(n_temperatures=10),
+METHODS: dict[str, dict[str, Any]] = {
+    "cd": {"persistent": False},
+    "pcd": {},
+    "parallel-tempering": {"n_temperatures": 10},
 }
 SHORT: dict[str, Any] = {"n_chains": 64, "temperatures": 1000}  # the annealing runs of a verdict
 JUDGED = 1000  # rows
@@ -223,7 +223,8 @@ def fit_energy(
 ) -> EnergyFit:
     """Fits a Boltzmann machine to rows; what `jensen.fit` does with one.
 
-    Arguments:  method: "pcd" (default), "cd", "parallel-tempering", or `ContrastiveDivergence(...)` with its options.
+    Arguments:  method: "pcd" (default), "cd", "parallel-tempering", all of them centred for a DBM, whose upper units die
+                    otherwise; or `ContrastiveDivergence(...)` with its options.
                 optimizer: an Optax transformation; a number: plain gradient steps of that size; None: of 0.05 (real
                     visibles: 0.001), falling linearly to 0.
                 n_steps: None: 20 passes over the data.   batch_size: None: 100, or all.   held_out: rows for the verdict only.
@@ -236,7 +237,7 @@ def fit_energy(
     n = len(rows)
     batch_size = min(batch_size or BATCH, n)
     n_steps = n_steps or EPOCHS * steps_per_epoch(n, batch_size)
-    algorithm = _named(method).bind(machine, _optimiser(optimizer, machine, n_steps))
+    algorithm = _named(method, machine).bind(machine, _optimiser(optimizer, machine, n_steps))
     runner = Runner(algorithm, rows, first_batch(rows, batch_size), Plan(batch_size=batch_size, ahead=False))
     carry = runner.init(seed)
     if chains is not None and algorithm.persistent:
@@ -297,7 +298,7 @@ def check_rows(machine: AbstractBoltzmann, rows: Any) -> None:
     machine.units[0].check(np.asarray(rows), asked)
 
 
-def _named(method: Any) -> ContrastiveDivergence:
+def _named(method: Any, machine: AbstractBoltzmann) -> ContrastiveDivergence:
     if isinstance(method, ContrastiveDivergence):
         return method
     name = "pcd" if method is None else str(method).lower().replace("_", "-")
@@ -305,7 +306,7 @@ def _named(method: Any) -> ContrastiveDivergence:
         because = "a Boltzmann machine is learned from Gibbs chains"
         instead = f"one of {sorted(METHODS)}, or ContrastiveDivergence(...)"
         raise OptionError(explain(f"method={method!r}", "there is no such method here", because, instead))
-    return METHODS[name]()
+    return ContrastiveDivergence(**METHODS[name], centred=isinstance(machine, DBM))
 
 
 def _optimiser(optimizer: Any, machine: AbstractBoltzmann, n_steps: int) -> Optimiser:

@@ -13,16 +13,17 @@ from .energy import AbstractEnergyModel
 
 
 class DBM(AbstractEnergyModel):
-    """Deep Boltzmann machine (DBM): layers of binary causes with undirected links, pre-trained layer by layer.
+    """Deep Boltzmann machine (DBM): layers of binary causes with undirected links, learned together by centred gradients.
 
     Arguments:
         widths: hidden units of each layer, the one next to the data first.   recognition: a network trained along that
-            starts mean-field inference.   pretrain_iter: passes of greedy pre-training of each layer.
+            starts mean-field inference.   pretrain_iter: passes of greedy pre-training of each layer; with
+            centred gradients it is not needed (without either, upper units die).
         method, k, n_chains, weight_decay, sparsity, centred, learning_rate, n_iter, batch_size, n_temperatures, n_runs,
             visible, n_categories, random_state, progress: as `AbstractEnergyModel`.
     Attributes: as `AbstractEnergyModel`. `transform` gives the mean-field means of all hidden layers.
     Example:    >>> dbm = DBM((500, 1000)).fit(X)                  # doctest: +SKIP
-    Reference:  Salakhutdinov and Hinton (2009); Salakhutdinov and Larochelle (2010).
+    Reference:  Salakhutdinov and Hinton (2009); Salakhutdinov and Larochelle (2010); Montavon and Mueller (2012), centring.
     """
 
     recognition: bool
@@ -33,7 +34,7 @@ class DBM(AbstractEnergyModel):
         widths: Sequence[int] = (200, 200),
         *,
         recognition: bool = False,
-        pretrain_iter: int = 10,
+        pretrain_iter: int = 0,
         visible: str = "auto",
         n_categories: int | None = None,
         method: str = "pcd",
@@ -41,7 +42,7 @@ class DBM(AbstractEnergyModel):
         n_chains: int | None = None,
         weight_decay: float = 0.0,
         sparsity: tuple[float, float] | None = None,
-        centred: bool = False,
+        centred: bool = True,
         learning_rate: Any = None,
         n_iter: int = 20,
         batch_size: int = 100,
