@@ -130,12 +130,12 @@ def load_for_report(folder: Path) -> tuple["Fit", str]:
     """(the saved fit with its model and data where `run.json` still leads to them, why not)."""
     from ..errors import JensenError
     from ..fit.persist import load
-    from ..fit.result import Fit
     from .feed import data_for
+    from .show import variational
     from .target import load_target
 
     fit = load_for_show(folder)
-    if not isinstance(fit, Fit):
+    if not variational(fit):
         asked, wrong = f"the report of `{folder}`", f"it is a `{type(fit).__name__}`"
         because = "a report is of a posterior, its q and its draws"
         raise OptionError(explain(asked, wrong, because, f"jensen show {folder}"))

@@ -17,7 +17,7 @@ COLOURS = {"RELIABLE": "green", "DOUBTFUL": "yellow", "UNRELIABLE": "red"}
 
 def payload(fit: Any, saved: Path | None) -> dict[str, Any]:
     """The fit as JSON; numbers that JSON lacks are null."""
-    if not _variational(fit):
+    if not variational(fit):
         what = {"verdict": str(fit.verdict), "reasons": fit.reasons, "what": repr(fit).partition(":")[0]}
         return jsonable(what | fit.numbers() | {"saved": None if saved is None else str(saved)})
     d = fit.diagnosis
@@ -53,7 +53,7 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
 
 
-def _variational(fit: Any) -> bool:
+def variational(fit: Any) -> bool:
     """Is there a q? A Boltzmann machine, or a model fitted by EM, has none."""
     from ..fit.result import Fit
 
@@ -69,7 +69,7 @@ def print_fit(fit: Any, saved: Path | None) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     verdict = str(fit.verdict)
-    if not _variational(fit):
+    if not variational(fit):
         first, *rest = repr(fit).splitlines()
         console.print(Text(first, f"bold {COLOURS[verdict]}"))
         for line in rest:
@@ -96,7 +96,7 @@ def print_fit(fit: Any, saved: Path | None) -> None:
 
 def work(fit: Any) -> str:
     """What the fit cost, in its method's own units."""
-    if _variational(fit) and "method" in fit.options:
+    if variational(fit) and "method" in fit.options:
         return f"{fit.options['evaluations']:,} evaluations"
     return f"{len(fit.history):,} steps"
 

@@ -204,8 +204,7 @@ class Reader:
         defaults = {f.name: f.default for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
         names = [f.name for f in dataclasses.fields(cls)]
         if set(saved) - set(names) or set(names) - set(saved) - set(defaults):
-            wrong = f"`{cls.__name__}` now has the fields {names}, and the file has {list(saved)}"
-            raise self.refuse(wrong, "it was written by another version", "the versions named in fit.json")
+            raise self._other_fields(cls, names, saved)
         made = object.__new__(cls)  # not __init__: it makes starting values, and these are fitted ones
         for name in names:
             there = getattr(like, name, _MISSING)
@@ -221,12 +220,15 @@ class Reader:
         names = getattr(cls, "_fields", None) or [f.name for f in dataclasses.fields(cls)]
         kept = {n for n in values if isinstance(getattr(cls, n, None), functools.cached_property)}
         if set(values) - kept != set(names):
-            wrong = f"`{cls.__name__}` now has the fields {list(names)}, and the file has {list(values)}"
-            raise self.refuse(wrong, "it was written by another version", "the versions named in fit.json")
+            raise self._other_fields(cls, names, values)
         made = cls(**{n: v for n, v in values.items() if n not in kept})
         if kept:
             vars(made).update({n: values[n] for n in kept})
         return made
+
+    def _other_fields(self, cls, names, saved):
+        wrong = f"`{cls.__name__}` now has the fields {list(names)}, and the file has {list(saved)}"
+        return self.refuse(wrong, "it was written by another version", "the versions named in fit.json")
 
     def _read_foreign(self, code, path, like):
         given = None if like is _MISSING else _name(like)
