@@ -3,8 +3,7 @@
 import gc
 import os
 
-# One thread a worker: more threads than cores are slower, and XLA's pool of threads is known to wait for itself for ever on
-# machines of two cores (a run of these tests has hung). Set before a backend exists, and for the processes tests start.
+# One thread a worker: more threads than cores are slower. Set before a backend exists, and for the processes tests start.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -32,6 +32,7 @@ from .errors import (
 from .fit.fit import fit as fit
 from .fit.result import Fit as Fit
 from .gradients import plans as plans
+from .lapack import guard as _guard
 
 if TYPE_CHECKING:
     from . import zoo as zoo
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from .models.adapters.stan import from_stan as from_stan
 
 __version__ = "0.1.0"
+
+_guard()
 
 _LAZY = {
     "compare": ("diagnostics.compare", "compare"),
