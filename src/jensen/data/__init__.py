@@ -1,5 +1,6 @@
 """Data from files: tables, image sets, checked downloads."""
 
+from .binarized import DynamicallyBinarized as DynamicallyBinarized
 from .fetch import fetch as fetch
 from .images import binarized_mnist as binarized_mnist
 from .images import load_idx as load_idx

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..compiled import key_for
+from ..data.binarized import DynamicallyBinarized
 from ..diagnostics.partition import LogPartition
 from ..models.boltzmann import RBM
 from ..models.deep_belief import DBN
@@ -120,7 +121,8 @@ def fit_belief(
     Arguments:  options: of `fit_energy`, for every RBM.
     Reference:  Hinton, Osindero and Teh (2006), the greedy algorithm.  [hinton2006dbn]
     """
-    stack, below, fit = [], np.asarray(rows, np.float32), None
+    stack, fit = [], None
+    below: Any = rows if isinstance(rows, DynamicallyBinarized) else np.asarray(rows, np.float32)
     for i, width in enumerate(widths):
         kinds = {"visible": visible, "n_categories": n_categories} if i == 0 else {}
         machine = RBM(below.shape[1], width, mean=below.mean(0), seed=seed + i, **kinds)
@@ -128,4 +130,4 @@ def fit_belief(
         stack.append(fit.machine)
         below = fit.hidden_means(below)[0]
     assert fit is not None
-    return BeliefFit(DBN(tuple(stack)), fit, rows, n_importance)
+    return BeliefFit(DBN(tuple(stack)), fit, np.asarray(rows), n_importance)

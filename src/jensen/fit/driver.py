@@ -44,6 +44,7 @@ class Job:
     """Everything about a fit that is not its composition."""
 
     rows: Any
+    data: Any  # the rows as the loop has them
     batch_size: int | None
     first: Batch
     seed: int
@@ -86,7 +87,7 @@ def _runner(algorithm: Any, job: Job) -> Runner:
         batch_size=job.batch_size, decay=job.tuned, stop=job.early_stop and job.tuned, average=job.average,
         streamed=stream is not None, donate=job.donate, capacity=capacity, ahead=ahead,
     )  # fmt: skip
-    return Runner(algorithm, job.rows if stream is None else None, job.first, plan, stream)
+    return Runner(algorithm, job.data if stream is None else None, job.first, plan, stream)
 
 
 class _BadStart(Exception):

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from ..algorithms.contrastive_divergence import ContrastiveDivergence
 from ..algorithms.descent import Optimiser
 from ..compiled import compiled, key_for
+from ..data.binarized import for_loop
 from ..diagnostics.energy import EnergyDiagnosis, diagnose_energy
 from ..diagnostics.partition import LogPartition, kept_half, log_partition
 from ..errors import DataError, OptionError, explain
@@ -238,7 +239,9 @@ def fit_energy(
     batch_size = min(batch_size or BATCH, n)
     n_steps = n_steps or EPOCHS * steps_per_epoch(n, batch_size)
     algorithm = _named(method, machine).bind(machine, _optimiser(optimizer, machine, n_steps))
-    runner = Runner(algorithm, rows, first_batch(rows, batch_size), Plan(batch_size=batch_size, ahead=False))
+    runner = Runner(
+        algorithm, for_loop(data, rows), first_batch(rows, batch_size), Plan(batch_size=batch_size, ahead=False)
+    )
     carry = runner.init(seed)
     if chains is not None and algorithm.persistent:
         params, opt, (_, *rest) = carry.state

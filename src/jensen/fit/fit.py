@@ -17,6 +17,7 @@ from ..algorithms.budget import Budget
 from ..algorithms.descent import Optimiser
 from ..algorithms.gradient_vi import GradientVI
 from ..algorithms.target import in_default
+from ..data.binarized import DynamicallyBinarized, for_loop
 from ..errors import ModelError, OptionError, check_count, explain
 from ..facts import Fact
 from ..families.base import AbstractDistribution, AbstractFamily
@@ -128,6 +129,8 @@ def fit(
         fit, method=method, budget=budget, n_draws=n_draws, progress=progress,
         **{k: v for k, v in of_gradients.items() if v is not None and k not in ("checkpoint", "on_chunk")},
     )  # fmt: skip
+    if isinstance(data, DynamicallyBinarized):
+        given.append("data drawn anew")
     by_steps = given or asked == "gradient" or algorithm is not None
     precise, made = model, not isinstance(model, AbstractModel) and not by_steps
     if made:  # the ladder's precision, so that its arguments keep all their digits
@@ -178,7 +181,7 @@ def fit(
     gradient = cast(AbstractEstimator | None, defaults.named("gradient", asked_gradient, defaults.exported(gradients)))
     spec = first_batch(rows, batch_size)
     job = Job(
-        rows=rows, batch_size=batch_size, first=spec, seed=seed, n_steps=n_steps or DEFAULT_STEPS,
+        rows=rows, data=for_loop(data, rows), batch_size=batch_size, first=spec, seed=seed, n_steps=n_steps or DEFAULT_STEPS,
         early_stop=(n_steps is None) if early_stop is None else early_stop,
         average=(not model.plated and optimizer is None) if average is None else average,
         donate=donate, n_restarts=n_restarts, progress=progress,

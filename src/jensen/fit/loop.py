@@ -24,6 +24,7 @@ from jaxtyping import Array, PyTree
 from ..algorithms.base import AbstractAlgorithm
 from ..batch import Batch
 from ..compiled import Compiled, compiled
+from ..data.binarized import drawn
 from ..function import Static
 from ..tree import default_float, length
 from . import monitor as mon
@@ -103,7 +104,7 @@ def _chunk(static: Static, plan: Plan, careful: bool, arrays, carry: Carry, end,
     TRACES["chunk"] += 1
     algorithm: AbstractAlgorithm = eqx.combine(arrays, static.tree)
     root = jr.wrap_key_data(carry.key)
-    data_key, step_key = jr.fold_in(root, 1), jr.fold_in(root, 2)
+    data_key, step_key, bits_key = (jr.fold_in(root, i) for i in (1, 2, 3))
     first = carry.step
     resident = plan.batch_size is not None and not plan.streamed
     n_data, batch_size = length(data) if resident else 0, plan.batch_size or 0
@@ -113,14 +114,16 @@ def _chunk(static: Static, plan: Plan, careful: bool, arrays, carry: Carry, end,
         order = jax.lax.cond(known & (first % per_epoch > 0), lambda: order, lambda: shuffled(first))
 
     def batch_of(step, order):
+        fresh = lambda rows: drawn(jr.fold_in(bits_key, step), rows)
         if plan.batch_size is None:
-            return Batch(data, None), order
+            return Batch(fresh(data), None), order
         if not resident:  # streamed: (rows, weights) of this very chunk
             rows, weight = jax.tree.map(lambda a: a[step - first], data)
             return Batch(rows, weight), order
         position = step % per_epoch
         order = jax.lax.cond((position == 0) & (step > first), lambda: shuffled(step), lambda: order)
-        return batch_at(data, order, position, n_data, batch_size), order
+        batch = batch_at(data, order, position, n_data, batch_size)
+        return Batch(fresh(batch.rows), batch.weight), order
 
     noise_of = lambda step, batch: algorithm.noise(jr.fold_in(step_key, step), batch)
     ahead = ()

@@ -80,7 +80,7 @@ class AbstractLatentModel(AbstractScaledModel):
         Raises: DataError, OptionError and IncompatibleComposition, the first two of which are ValueErrors.
         """
         self._check_options()
-        X = self._rows(X, reset=True)
+        given, X = X, self._rows(X, reset=True)
         self.likelihood_ = chosen_law(self.likelihood, X)
         self._check_support(X)
         self._start_scaling(X, self.likelihood_ == "gaussian")
@@ -93,7 +93,7 @@ class AbstractLatentModel(AbstractScaledModel):
             "n_steps": _default_steps(len(X), self.batch_size) if self.n_steps is None else self.n_steps,
             "batch_size": self.batch_size, "seed": self._seed, "progress": self.progress,
         }  # fmt: skip
-        self.fit_ = fit_parts(model, rows, **(common | options))
+        self.fit_ = fit_parts(model, self._for_fit(given, rows, self.likelihood_), **(common | options))
         self.verdict_, self.reasons_ = self.fit_.verdict, self.fit_.reasons
         self.n_iter_ = len(self.fit_.history)
         self.history_ = self.fit_.history - len(X) * self._log_jacobian()

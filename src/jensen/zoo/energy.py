@@ -62,11 +62,11 @@ class AbstractEnergyModel(AbstractScaledModel):
     def fit(self, X: Any, y: Any = None) -> Self:
         """Trains on the rows of X, shape (n, d); y is ignored.  Raises: DataError, OptionError (ValueErrors)."""
         self._check_options()
-        X = self._rows(X, reset=True)
+        given, X = X, self._rows(X, reset=True)
         self.visible_ = chosen_law(self.visible, X)
         self._start_scaling(X, self.visible_ == "gaussian")
         self._seed = self._drawn_seed()
-        self._take(self._fit_rows(self._standardised(X)))
+        self._take(self._fit_rows(self._for_fit(given, self._standardised(X), self.visible_)))
         return self
 
     def _take(self, fit: Any) -> None:

@@ -9,6 +9,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
+from ..data.binarized import DynamicallyBinarized
 from ..errors import DataError, OptionError, explain
 
 
@@ -55,6 +56,18 @@ class AbstractScaledModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Abs
             raise DataError(explain(asked, f"it has {X.ndim} axes, not 2", because, "X.reshape(len(X), -1)"))
         types: Any = [np.float64, np.float32]
         return np.asarray(validate_data(self, X, dtype=types, reset=reset))
+
+    def _for_fit(self, given: Any, rows: np.ndarray, law: str) -> Any:
+        """What the loop is given: the rows, or those whose bits are drawn anew."""
+        if not isinstance(given, DynamicallyBinarized):
+            return rows
+        if law != "bernoulli":
+            asked, instead = (
+                f"fitting `{self._name}` with the {law} law to {given!r}",
+                "np.asarray(X), or the bernoulli law",
+            )
+            raise DataError(explain(asked, "bits are drawn anew", "other laws are not of bits", instead))
+        return given
 
     def _start_scaling(self, X: np.ndarray, standardise: bool) -> None:
         d = X.shape[1]
