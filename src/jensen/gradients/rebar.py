@@ -44,7 +44,7 @@ class REBAR(AbstractControlled):
         return not_relaxable(composition)
 
     def terms(self, noise, bound, carry):
-        control = lambda m, q, x, layers: self.scale * draw_log_weight(bound.objective, m, q, x, layers)
+        control = lambda m, q, x, layers: (self.scale * draw_log_weight(bound.objective, m, q, x, layers), 0.0)
         return controlled_score(bound, noise, jnp.exp(self.log_temperature), control, carry)
 
 

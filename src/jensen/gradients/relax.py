@@ -19,7 +19,7 @@ class RELAX(AbstractControlled):
     """RELAX: REBAR, with a network of the relaxed variables added to the control variate.
 
     Definition: as REBAR with eta c_l + r(2 y - 1, x): y the draw with layer l and those after it relaxed, x the row (under
-                global latents r reads y alone).
+                global latents r reads y alone); m is the running mean without r, whose constant learns the best baseline.
     Arguments:  hidden, activation: of the network r, which must be smooth.
                 temperature, scale: as in REBAR. `temperature=None` leaves the network alone: the model need not be
                 differentiable, and the variables are relaxed at temperature 1.
@@ -68,7 +68,7 @@ class RELAX(AbstractControlled):
         def control(m, q, x, layers):
             centred = jax.tree.map(lambda y: 2 * y - 1, q.latent(q.unlayered(layers)))
             r = surrogate(self.net, centred, x if bound.plate else ())
-            return r if self.scale is None else r + self.scale * draw_log_weight(bound.objective, m, q, x, layers)
+            return 0.0 if self.scale is None else self.scale * draw_log_weight(bound.objective, m, q, x, layers), r
 
         temperature = 1.0 if self.log_temperature is None else jnp.exp(self.log_temperature)
         return controlled_score(bound, noise, temperature, control, carry)

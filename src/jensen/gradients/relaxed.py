@@ -58,7 +58,7 @@ def draw_log_weight(objective: Any, model: Any, q: Any, x: Any, layers: tuple) -
 
 
 class AbstractControlled(AbstractRelaxed):
-    """A relaxed control variate, and the running mean of what it leaves of the signal as baseline."""
+    """A relaxed control variate, and the running mean of what its centred part leaves of the signal as baseline."""
 
     def init(self, bound):
         return Mean.start()
@@ -68,11 +68,12 @@ class AbstractControlled(AbstractRelaxed):
 
 
 def controlled_score(bound: Bound, noise: PyTree, temperature: Array | float, control: Callable, carry: Any) -> Terms:
-    """The score function with control(model, q, x, layers), at relaxed values, as control variate.
+    """The score function with control(model, q, x, layers) = (centred part, rest), at relaxed values, as control variate.
 
     Definition: sum_l (f(b) - c_l(z~_l) - m) d log q(b_l | b_<l) + c_l'(z_l) (dz_l - dz~_l), differentials in the logits of
-                layer l at b_<l; c_l: `control` at b_<l, the relaxed z_l, and relaxed layers after it; m: the running mean
-                of f - c_l over earlier steps (`carry`).
+                layer l at b_<l; c_l: both parts of `control` at b_<l, the relaxed z_l, and relaxed layers after it; m: the
+                running mean over earlier steps (`carry`) of f less the centred part. A rest with a constant of its own
+                learns the best baseline, which is not the mean; a mean of it too would follow that constant for ever.
     Derivation: c_l is a function of z_l and of noise independent of it, and its mean over z_l is that over b_l and
                 z~_l | b_l: the terms in c_l are the difference of one derivative written twice. This holds for any v
                 in z~ = given(b, v) that is uniform and independent of b. We take the v that makes z~ = z: one evaluation
@@ -89,11 +90,13 @@ def controlled_score(bound: Bound, noise: PyTree, temperature: Array | float, co
         soften = lambda z, a=None: kind.soft(z, temperature)
 
         def signal(l):
-            c = lambda z: control(still, q, x, chain(q, noise, soften, (*b[:l], soften(z)))[0])
-            value, slope = jax.value_and_grad(c)(zs[l])
-            score = b[l] - kind.mean(logits[l])
-            left = stop_gradient(f) - value
-            return (left - baseline) * score + kind.pull(logits[l], zs[l], slope), left
+            def c(z):
+                centred, rest = control(still, q, x, chain(q, noise, soften, (*b[:l], soften(z)))[0])
+                return centred + rest, centred
+
+            (value, centred), slope = jax.value_and_grad(c, has_aux=True)(zs[l])
+            score, f_still = b[l] - kind.mean(logits[l]), stop_gradient(f)
+            return (f_still - value - baseline) * score + kind.pull(logits[l], zs[l], slope), f_still - centred
 
         signals, left = zip(*(signal(l) for l in range(q.n_layers)), strict=True)
         return f, b, signals, sum(left) / len(left)
