@@ -8,31 +8,32 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
-# LLVM's second optimisation level adds a fifth to the compile time and nothing to the speed of these programs
+# LLVM's second optimisation level adds a fifth to the compile time and nothing to the speed of most programs; those that
+# draw as many numbers as they multiply (Gibbs chains) gain a tenth by it, and are compiled thoroughly
 _CPU_OPTIONS = {"xla_backend_optimization_level": "1"}
 
 
 class Compiled:
     """`jax.jit` whose compiler options are chosen at the first call, when the backend is known."""
 
-    def __init__(self, fn: Callable, **options: Any):
-        self.fn, self.options, self._jitted = fn, options, None
+    def __init__(self, fn: Callable, *, thorough: bool = False, **options: Any):
+        self.fn, self.thorough, self.options, self._jitted = fn, thorough, options, None
         self.__doc__ = fn.__doc__
 
     @property
     def jitted(self) -> Any:
         if self._jitted is None:
-            cpu = jax.default_backend() == "cpu"
-            self._jitted = jax.jit(self.fn, compiler_options=_CPU_OPTIONS if cpu else None, **self.options)
+            quick = jax.default_backend() == "cpu" and not self.thorough
+            self._jitted = jax.jit(self.fn, compiler_options=_CPU_OPTIONS if quick else None, **self.options)
         return self._jitted
 
     def __call__(self, *args: Any) -> Any:
         return self.jitted(*args)
 
 
-def compiled(*static: int) -> Callable[[Callable], Compiled]:
+def compiled(*static: int, thorough: bool = False) -> Callable[[Callable], Compiled]:
     """Decorator: compiled, with these arguments static."""
-    return lambda fn: Compiled(fn, static_argnums=static)
+    return lambda fn: Compiled(fn, thorough=thorough, static_argnums=static)
 
 
 def key_for(seed: int, purpose: str) -> Array:

@@ -1,6 +1,7 @@
 """Algorithms: the compiled loop knows only `init` and `step`."""
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, PyTree
@@ -9,7 +10,12 @@ from ..batch import Batch
 
 
 class AbstractAlgorithm(eqx.Module):
-    """Iterative. Every array it holds is an argument of the compiled functions; every static field keys the cache."""
+    """Iterative. Every array it holds is an argument of the compiled functions; every static field keys the cache.
+
+    thorough: a longer compilation makes its steps faster.
+    """
+
+    thorough: ClassVar[bool] = False
 
     @abc.abstractmethod
     def init(self, key: Array, batch: Batch) -> PyTree:

@@ -1,6 +1,6 @@
 """Contrastive divergence: learning Boltzmann machines from short, persistent or tempered Gibbs chains."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -46,6 +46,7 @@ class ContrastiveDivergence(AbstractAlgorithm):
                 Melchior, Fischer and Wiskott (2016), centring; Salakhutdinov and Hinton (2009), DBM.  [tieleman2008training]
     """
 
+    thorough: ClassVar[bool] = True
     machine: AbstractBoltzmann | None
     optimiser: Optimiser = eqx.field(static=True)
     k: int = eqx.field(static=True)

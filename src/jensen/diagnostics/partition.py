@@ -242,7 +242,7 @@ def _marginal(static: Static, half: int, arrays: Any, states: Half) -> Array:
     return machine.log_marginal(states, half)
 
 
-@compiled(0, 4)
+@compiled(0, 4, thorough=True)
 def _up(static: Static, arrays: Any, betas: Array, key_data: Array, n_chains: int) -> tuple[Array, Any]:
     """(log w, last states) of chains from beta = 0 to 1."""
     path: AnnealedPath = eqx.combine(arrays, static.tree)
@@ -266,7 +266,7 @@ def _up(static: Static, arrays: Any, betas: Array, key_data: Array, n_chains: in
     return total - lost, (kept, other) if half == 0 else (other, kept)
 
 
-@compiled(0)
+@compiled(0, thorough=True)
 def _down(static: Static, arrays: Any, betas: Array, key_data: Array, kept: Half) -> tuple[Array, Any]:
     """(log w, last states) of chains from given states at beta = 1 to 0; E[1 / w] = 1 / Z if they are the machine's."""
     path: AnnealedPath = eqx.combine(arrays, static.tree)

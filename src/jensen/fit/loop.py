@@ -186,8 +186,9 @@ def _chunk(static: Static, plan: Plan, careful: bool, arrays, carry: Carry, end,
     return carry, (values, carry.step, carry.monitor, fine), order
 
 
-_kept = Compiled(_chunk, static_argnums=(0, 1, 2))  # the old carry stays for a replay
-_donated = Compiled(_chunk, static_argnums=(0, 1, 2), donate_argnums=4)  # half the memory, no replay
+# kept: the old carry stays for a replay; donated: half the memory, no replay. {algorithm.thorough: program}
+_KEPT = {t: Compiled(_chunk, thorough=t, static_argnums=(0, 1, 2)) for t in (False, True)}
+_DONATED = {t: Compiled(_chunk, thorough=t, static_argnums=(0, 1, 2), donate_argnums=4) for t in (False, True)}
 
 
 class Runner:
@@ -211,13 +212,14 @@ class Runner:
     def advance(self, carry: Carry, end: int, window: int) -> tuple[Carry, Any]:
         """One chunk, to step `end` at most; replayed carefully if something was not finite. (carry, host numbers)."""
         data = self.data if self.stream is None else self.stream.get(int(carry.step))
-        run = _donated if self.plan.donate else _kept
+        kept, donated = _KEPT[self.algorithm.thorough], _DONATED[self.algorithm.thorough]
+        run = donated if self.plan.donate else kept
         known = np.bool_(int(carry.step) == self._order_at)
         args = np.int32(end), np.int32(window), data, self._order, known
         new, seen, order = run(self.static, self.plan, self.plan.donate, self.arrays, carry, *args)
         seen = jax.device_get(seen)  # the one synchronisation
         if not seen[3] and not self.plan.donate:
-            new, seen, order = _kept(self.static, self.plan, True, self.arrays, carry, *args)
+            new, seen, order = kept(self.static, self.plan, True, self.arrays, carry, *args)
             seen = jax.device_get(seen)
         self._order, self._order_at = order, int(seen[1])
         return new, seen
