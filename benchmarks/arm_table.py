@@ -20,6 +20,7 @@ import optax
 
 import jensen as jn
 from benchmarks.vae import DIM
+from jensen.data import binarized_mnist
 from jensen.zoo import rowwise
 
 UNITS, ROWS_A_STEP = 200, 50
@@ -38,10 +39,8 @@ DRAWS = {
 
 def digits(root, validation=False):
     """(train, with the validation digits on request; test), zeros and ones."""
-    packed = np.load(f"{root}/binarized_mnist/binarized_mnist.npz")
-    part = lambda name: np.unpackbits(packed[name], axis=1)[:, :DIM].astype(np.uint8)
-    train = np.concatenate([part("train"), part("valid")]) if validation else part("train")
-    return train, part("test")
+    part = binarized_mnist(f"{root}/binarized_mnist/binarized_mnist.npz")
+    return np.concatenate([part["train"], part["valid"]]) if validation else part["train"], part["test"]
 
 
 def family_of(widths, hidden):

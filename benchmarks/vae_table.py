@@ -26,6 +26,7 @@ import numpy as np
 import optax
 
 import jensen as jn
+from benchmarks.arm_table import digits
 from benchmarks.vae import BATCH, DIM, HIDDEN
 from jensen.data.images import load_idx
 from jensen.facts import Fact
@@ -55,8 +56,7 @@ METHODS = {
 def images(name, root):
     """(train, test), zeros and ones in uint8, a row of 784 each."""
     if name == "mnist":
-        packed = np.load(f"{root}/binarized_mnist/binarized_mnist.npz")
-        return tuple(np.unpackbits(packed[part], axis=1)[:, :DIM] for part in ("train", "test"))
+        return digits(root)
     part = lambda which: load_idx(f"{root}/fashion_mnist/{which}-images-idx3-ubyte.gz")
     return tuple((part(which).reshape(-1, DIM) > 127).astype(np.uint8) for which in ("train", "t10k"))
 

@@ -44,3 +44,9 @@ def check_count(name: str, value: Any, of: str = "", least: int = 1) -> None:
         asked = f"`{of}({name}={value!r})`" if of else f"{name}={value!r}"
         wrong = "it is not a positive whole number" if least == 1 else f"it is not a whole number from {least} on"
         raise OptionError(explain(asked, wrong, "it is a count", f"{name}={least} or more"))
+
+
+def check_shares(asked: str, X: Any, because: str, instead: str) -> None:
+    """Raises: DataError for an array with values outside [0, 1], or NaN."""
+    if X.size and not (X.min() >= 0 and X.max() <= 1):
+        raise DataError(explain(asked, f"X has values from {X.min():g} to {X.max():g}", because, instead))

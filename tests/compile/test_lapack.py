@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
@@ -104,3 +105,11 @@ def test_no_call_is_large_enough_to_be_shared_out(name):
 def test_small_batches_are_left_as_they_are():
     text = jax.jit(jnp.linalg.cholesky).lower(jax.ShapeDtypeStruct((2, 50, 8, 8), jnp.float32)).as_text()
     assert "while" not in text and "tensor<2x50x8x8xf32>" in text
+
+
+def test_symbolic_batches_pass():
+    """Of an export whose batch is not known yet."""
+    shape = jax.export.symbolic_shape("n, 8, 8")
+    exported = jax.export.export(jax.jit(jnp.linalg.cholesky))(jax.ShapeDtypeStruct(shape, jnp.float32))
+    a = np.broadcast_to(np.eye(8, dtype=np.float32), (3, 8, 8))
+    np.testing.assert_array_equal(exported.call(a), a)

@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..errors import DataError, explain
+from ..errors import DataError, check_shares, explain
 
 
 class DynamicallyBinarized:
@@ -29,15 +29,15 @@ class DynamicallyBinarized:
         asked = f"`DynamicallyBinarized` of an array of shape {p.shape} and dtype {p.dtype}"
         if p.ndim == 0 or p.dtype.kind not in "biuf":
             raise DataError(explain(asked, "it is no array of numbers", "a row is a datum", "pixels / 255"))
-        if p.size and not (p.min() >= 0 and p.max() <= 1):  # nan is refused too
-            wrong = f"it has values from {p.min():g} to {p.max():g}"
-            raise DataError(explain(asked, wrong, "a value is the probability of a 1", "pixels / 255"))
+        check_shares(asked, p, "a value is the probability of a 1", "pixels / 255")
         self.probabilities, self.seed = p.astype(np.float32), seed
 
     @functools.cached_property
     def _bits(self) -> np.ndarray:
         rng = np.random.default_rng(self.seed)
-        return (rng.random(self.shape, np.float32) < self.probabilities).astype(np.uint8)
+        bits = (rng.random(self.shape, np.float32) < self.probabilities).astype(np.uint8)
+        bits.setflags(write=False)  # every reading is of this one array
+        return bits
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self._bits.astype(dtype or np.uint8, copy=bool(copy))

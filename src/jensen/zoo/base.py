@@ -12,7 +12,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from ..diagnostics.likelihood import with_density
-from ..errors import DataError, OptionError, check_count, explain, is_count
+from ..errors import DataError, OptionError, check_count, check_shares, explain, is_count
 from ..families.base import AbstractFamily
 from ..fit.fit import fit as fit_parts
 from ..gradients.base import AbstractEstimator
@@ -21,7 +21,7 @@ from ..nets import ACTIVATIONS
 from ..objectives.base import AbstractObjective
 from ..tree import Layout
 from . import rowwise
-from .table import AbstractScaledModel, check_choice, check_shares, chosen_law
+from .table import AbstractScaledModel, check_choice, chosen_law
 
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 100, 1_000, 20_000
 STEP_SIZE = 1e-3

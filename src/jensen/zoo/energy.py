@@ -10,9 +10,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..algorithms.contrastive_divergence import ContrastiveDivergence
 from ..diagnostics.partition import LogPartition
-from ..errors import DataError, check_count, explain
+from ..errors import DataError, check_count, check_shares, explain
 from ..fit.minibatch import steps_per_epoch
-from .table import AbstractScaledModel, check_choice, check_shares, chosen_law
+from .table import AbstractScaledModel, check_choice, chosen_law
 
 VISIBLES = "auto", "bernoulli", "gaussian", "categorical"
 

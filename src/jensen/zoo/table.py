@@ -62,11 +62,9 @@ class AbstractScaledModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Abs
         if not isinstance(given, DynamicallyBinarized):
             return rows
         if law != "bernoulli":
-            asked, instead = (
-                f"fitting `{self._name}` with the {law} law to {given!r}",
-                "np.asarray(X), or the bernoulli law",
-            )
-            raise DataError(explain(asked, "bits are drawn anew", "other laws are not of bits", instead))
+            asked = f"fitting `{self._name}` with the {law} law to {given!r}"
+            because, instead = "other laws are not of bits", "np.asarray(X), or the bernoulli law"
+            raise DataError(explain(asked, "bits are drawn anew", because, instead))
         return given
 
     def _start_scaling(self, X: np.ndarray, standardise: bool) -> None:
@@ -98,12 +96,6 @@ def chosen_law(asked: str, X: np.ndarray) -> str:
     if asked != "auto":
         return asked
     return "bernoulli" if X.min() >= 0 and X.max() <= 1 else "gaussian"
-
-
-def check_shares(asked: str, X: np.ndarray, because: str, instead: str) -> None:
-    """Raises: DataError for values outside [0, 1]."""
-    if X.min() < 0 or X.max() > 1:
-        raise DataError(explain(asked, f"X has values from {X.min():g} to {X.max():g}", because, instead))
 
 
 def check_choice(model: str, name: str, value: Any, choices: Any) -> None:
