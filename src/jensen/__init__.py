@@ -10,6 +10,7 @@ from . import gradients as gradients
 from . import methods as methods
 from . import models as models
 from . import objectives as objectives
+from .compiled import clear_caches as clear_caches
 from .diagnostics.verdict import Verdict as Verdict
 from .errors import (
     CheckpointError as CheckpointError,

@@ -1,12 +1,18 @@
-"""Functions as cache keys: two functions are equal if they were written and captured alike."""
+"""Functions and modules as keys of what is compiled."""
 
 import dataclasses
 import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
+import numpy as np
+
+from .environment import Twin, is_foreign, of_library
+from .environment import _file_of as file_of
+from .program import Program, Traced, written
 
 
 def _freeze(value: Any, seen: tuple[int, ...] = ()) -> Any:
@@ -33,18 +39,43 @@ def _freeze(value: Any, seen: tuple[int, ...] = ()) -> Any:
 
 
 class Function:
-    """A user's function as a static field: equal if code, globals, defaults and captured values are equal, so that a
-    notebook cell run twice, or `optax.adam(1e-2)` made twice, compiles once. As safe as identity: tracing freezes
-    captured values either way. A captured array cannot be compared: then identity decides."""
+    """A function as a static field.
 
-    def __init__(self, fn: Callable):
+    One of a library (`optax.adam(1e-2)`'s update, an activation) is equal to another of equal code, captured values and
+    defaults, so that what is made twice compiles once. A user's own is equal to itself only: what it computes depends on
+    all that it reads, and is known by its trace (`program.Traced`, `compiled.Compiled`).
+
+    foreign: is it, or anything it closes over, a user's own?   numbers, constants: of a twin, as `Twin` found them.
+    """
+
+    def __init__(self, fn: Callable, found: Twin | None = None):
         self.fn = fn
-        try:
-            self.key = _freeze(fn)
-            self._hash = hash(self.key)
-        except (TypeError, ValueError, AttributeError):
-            self.key = ("identity", id(fn))
-            self._hash = hash(self.key)
+        self.foreign = is_foreign(fn)
+        self.found = (found.numbers, found.constants) if found is not None else None
+        self.key: Any = ("identity", id(self))
+        if not self.foreign:
+            try:
+                self.key = _freeze(fn)
+                hash(self.key)
+            except (TypeError, ValueError, AttributeError):
+                self.key = ("identity", id(self))
+        self._hash = hash(self.key)
+
+    def twin(self) -> "Function":
+        """A function that reads copies of all that this one reads now; a twin is its own."""
+        if self.found is not None:
+            return self
+        found = Twin()
+        return Function(found.of(self.fn), found)
+
+    def traced(self, forms: Sequence[tuple]) -> Traced:
+        """Its trace at each of these tuples of arguments."""
+        return Traced.of(self, forms, self.is_data)
+
+    @property
+    def is_data(self) -> Callable[[float], bool]:
+        """Which of the numbers in a trace of it are data."""
+        return written(*self.found) if self.found is not None else lambda number: False
 
     def __call__(self, *args, **kwargs):
         return self.fn(*args, **kwargs)
@@ -53,7 +84,7 @@ class Function:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Function) and self.key == other.key
+        return self is other or (isinstance(other, Function) and not self.foreign and self.key == other.key)
 
     def __repr__(self) -> str:
         return getattr(self.fn, "__name__", repr(self.fn))
@@ -80,6 +111,8 @@ def description(value: Any, depth: int = 0) -> Any:
         return ["dict", *([inner(k), inner(v)] for k, v in value.items())]
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return ["array", tuple(value.shape), str(value.dtype)]
+    if hasattr(value, "digest"):
+        return ["program", value.digest]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [type(value).__qualname__, *(inner(getattr(value, f.name, None)) for f in dataclasses.fields(value))]
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
@@ -87,16 +120,49 @@ def description(value: Any, depth: int = 0) -> Any:
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 
+def _is_ours(value: Any, depth: int = 0) -> bool:
+    """Does this static half run the code of libraries only?"""
+    inner = lambda v: _is_ours(v, depth + 1)
+    if value is None or isinstance(value, (str, int, float, complex, bytes, jax.ShapeDtypeStruct, Program)):
+        return True
+    if depth > 40 or isinstance(value, np.ndarray):
+        return False
+    if isinstance(value, Function):
+        return not value.foreign
+    if isinstance(value, (tuple, list)):
+        return all(map(inner, value))
+    if isinstance(value, dict):
+        return all(map(inner, value.values()))
+    if not of_library(file_of(type(value))):
+        return False
+    if isinstance(value, eqx.Module) or dataclasses.is_dataclass(type(value)):
+        return isinstance(value, type) or all(inner(getattr(value, f.name, None)) for f in dataclasses.fields(value))
+    if callable(value) and not type(value).__module__.startswith("jensen."):
+        return not is_foreign(value)
+    if type(value).__module__.startswith("jensen.") and isinstance(getattr(value, "__dict__", None), dict):
+        return all(inner(v) for v in vars(value).values() if not isinstance(v, np.ndarray))  # e.g. Layout's offsets
+    return True
+
+
 class Static:
-    """The non-array half of a module as a dictionary key: hashed once, compared by identity first."""
+    """The non-array half of a module as a dictionary key: hashed once, compared by identity first.
+
+    Where it runs code of a user's own (`foreign`) it is no key: what it computes is known by its trace, which is made once
+    for this object and kept in `programs`.
+    """
 
     def __init__(self, tree: Any):
-        leaves, treedef = jax.tree.flatten(tree)
-        self.tree, self.key = tree, (tuple(Function(a) if callable(a) else a for a in leaves), treedef)
+        self.tree, self.foreign = tree, not _is_ours(tree)
+        self.programs: dict[Any, Any] = {}
+        if self.foreign:
+            self.key: Any = ("identity", id(self))
+        else:
+            leaves, treedef = jax.tree.flatten(tree)
+            self.key = tuple(Function(a) if callable(a) else a for a in leaves), treedef
         self._hash = hash(self.key)
 
     def __hash__(self) -> int:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Static) and self.key == other.key)
+        return self is other or (isinstance(other, Static) and not self.foreign and self.key == other.key)

@@ -27,12 +27,13 @@ def flat_log_density(model: AbstractModel, layout: Layout, batch: Batch, u: Floa
     return model.log_density(layout.unravel(u), batch)
 
 
-class Program:
+class FlatDensity:
     """The static half of a target as one dictionary key, hashed once: calls are many and short."""
 
     def __init__(self, static: Static, layout: Layout, treedef: Any):
+        self.foreign, self.programs = static.foreign, static.programs
         self.key = static, layout, treedef
-        self._hash = hash(self.key)
+        self._hash = hash(static if self.foreign else self.key)
 
     def log_density(self, leaves: tuple[Array, ...]) -> Callable:
         static, layout, treedef = self.key
@@ -44,16 +45,16 @@ class Program:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Program) and self.key == other.key)
+        return self is other or (isinstance(other, FlatDensity) and self.key == other.key)
 
 
 @compiled(0)
-def _value_and_grad(program: Program, leaves: tuple[Array, ...], u: Float[Array, "B D"]):
+def _value_and_grad(program: FlatDensity, leaves: tuple[Array, ...], u: Float[Array, "B D"]):
     return jax.vmap(jax.value_and_grad(program.log_density(leaves)))(u)
 
 
 @compiled(0)
-def _value(program: Program, leaves: tuple[Array, ...], u: Float[Array, "B D"]):
+def _value(program: FlatDensity, leaves: tuple[Array, ...], u: Float[Array, "B D"]):
     return jax.vmap(program.log_density(leaves))(u)
 
 
@@ -76,6 +77,8 @@ def _is_real(a: Any) -> bool:
 class Target:
     """log p(u, data) for flat u in R^D and its gradient, on the host, in float64.
 
+    Attributes: model: in double precision.   traced: the same as it is compiled.
+
     Definition: u is the model's latent (unconstrained) in one vector. Where the density or its gradient is not finite
                 the value is -inf and the gradient 0: a region of no mass, counted in `n_not_a_number` where it was NaN.
     Cost:       one compiled program of a fixed shape, whatever the solver. Without DIFFERENTIABLE the gradient is a
@@ -88,9 +91,10 @@ class Target:
         self.dim, self.names = self.layout.size, self.layout.names()
         self.model, self.batch = in_double(model), Batch(in_double(rows), None)
         self.smooth = Fact.DIFFERENTIABLE in model.facts
-        arrays, static = eqx.partition(self.model, eqx.is_array)
+        self.traced = self.model.traced([self.batch])
+        arrays, static = eqx.partition(self.traced, eqx.is_array)
         leaves, treedef = jax.tree.flatten((arrays, self.batch))
-        self.leaves, self.program = tuple(leaves), Program(Static(static), self.layout, treedef)
+        self.leaves, self.program = tuple(leaves), FlatDensity(Static(static), self.layout, treedef)
         self.budget = budget if budget is not None else Budget.unlimited()
         self.evaluations, self.seconds, self.n_not_a_number = 0, 0.0, 0
 

@@ -39,3 +39,10 @@ def log_prob(static: Static, arrays: PyTree, z: PyTree, rows: PyTree, plated: bo
         q = family(Batch(rows, None))
         return jax.vmap(lambda z: one(q, z))(z)
     return jax.vmap(lambda z, x: jax.vmap(lambda z: one(family(x), z))(z), in_axes=(1, 0), out_axes=1)(z, rows)
+
+
+@compiled(0)
+def predict(static: Static, arrays: PyTree, keys: Array, z: PyTree) -> PyTree:
+    """Draws of data, one a key and latent, of (model, its arguments that are new)."""
+    model, new = eqx.combine(arrays, static.tree)
+    return jax.vmap(lambda key, z: model.predict(key, z, **new))(keys, z)

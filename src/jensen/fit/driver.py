@@ -24,6 +24,7 @@ from ..facts import Fact
 from ..function import description
 from ..judge import Composition
 from ..models.base import AbstractModel
+from ..models.black_box import BlackBox
 from ..tree import Layout, split_trainable
 from .checkpoint import Clock, load_carry, save_carry
 from .evaluate import draws_global, draws_rows, draws_streamed, gradients_of
@@ -169,17 +170,27 @@ def _best_step_size(runner: Runner, job: Job) -> tuple[float, float, Outcome | N
 
 def _fingerprint(runner: Runner, job: Job) -> str:
     """What must agree for a checkpoint to be resumed: the plan, the model with its code, the parts, the data."""
-    digest = hashlib.sha256()
+    digest, algorithm = hashlib.sha256(), runner.algorithm
+    algorithm = algorithm.inner if isinstance(algorithm, Restarts) else algorithm
     digest.update(repr((runner.plan, job.seed, job.n_steps, job.n_restarts)).encode())
-    digest.update(repr(description(runner.algorithm)).encode())
+    digest.update(repr((description(runner.algorithm), runner.digest(), _called_back(algorithm))).encode())
     data = (
         runner.data if runner.stream is None else (np.asarray(job.rows.shape), _some_rows(job))
     )  # a file: a part of it
-    for leaf in jax.tree.leaves((runner.arrays, data)):
+    arrays = eqx.filter(algorithm, eqx.is_array)
+    if isinstance(algorithm.parts.model, BlackBox):  # the number it is called by is of this process
+        arrays = eqx.tree_at(lambda a: a.parts.model.number, arrays, None)
+    for leaf in jax.tree.leaves((arrays, data)):
         a = np.asarray(leaf)
         digest.update(repr((a.shape, str(a.dtype))).encode())
         digest.update(np.ascontiguousarray(a).data)
     return digest.hexdigest()[:24]
+
+
+def _called_back(algorithm: AbstractDescent) -> list[str]:
+    """What a function that is called back says at two points: no trace shows what it reads."""
+    model = algorithm.parts.model
+    return [f"{v:.9g}" for v in model.fixed_points()] if isinstance(model, BlackBox) else []
 
 
 def drive(algorithm: AbstractDescent, composition: Composition, job: Job) -> Fit:

@@ -15,10 +15,20 @@ from ..facts import Fact
 from ..families.base import AbstractDistribution, AbstractFamily
 from ..function import Static
 from ..models.base import AbstractModel
-from ..tree import default_float, length
+from ..tree import default_float, length, row_spec
 from .minibatch import MappedArray
 
 BLOCK, ROW_BLOCK = 512, 10  # draws, and rows with all their draws, evaluated at once: bounds the memory
+
+
+def log_density_forms(model: AbstractModel, rows: Any, first: Batch) -> list:
+    """The forms of data that a fit by steps and its verdict call `log_density` with: see `AbstractModel.traced`."""
+    if model.plated:
+        return [row_spec(first.rows)]
+    if not isinstance(rows, MappedArray):
+        return [first, Batch(rows, None)]
+    block = jax.tree.map(lambda a: jax.ShapeDtypeStruct((STREAM_BLOCK, *a.shape[1:]), a.dtype), first.rows)
+    return [first, Batch(block, jax.ShapeDtypeStruct((STREAM_BLOCK,), default_float()))]
 
 
 def _draw(family: AbstractFamily, q: AbstractDistribution, noise: PyTree) -> tuple[PyTree, Array]:

@@ -29,10 +29,13 @@ from ..models.base import AbstractModel
 from ..models.coerce import as_model
 from ..models.host import surfaced
 from ..objectives.base import AbstractObjective
+from ..program import Untraced
+from ..tree import split_trainable
 from . import cache, defaults, iterated
 from .auto import BY_STEPS, check_method, obstacle, refuse_method, solve
 from .dispatch import dispatched
 from .driver import Job, drive
+from .evaluate import log_density_forms
 from .minibatch import MappedArray, first_batch, n_rows
 from .result import Fit
 from .rows import as_rows
@@ -135,11 +138,12 @@ def fit(
     precise, made = model, not isinstance(model, AbstractModel) and not by_steps
     if made:  # the ladder's precision, so that its arguments keep all their digits
         with jax.enable_x64(True):
-            precise, rows = as_model(model, data)
+            asked_model, rows = as_model(model, data)
+            precise = asked_model.twin()
         model = in_default(precise)
     else:
-        model, rows = as_model(model, data)
-        precise = model
+        asked_model, rows = as_model(model, data)
+        precise = model = asked_model.twin()
     raw, divisible = rows, Fact.MINIBATCH in model.facts
     rows = as_rows(raw, divisible=divisible)
     if schedule is not None:
@@ -167,7 +171,7 @@ def fit(
         out.refit, out.seconds = again, time.perf_counter() - began
         return out
     if asked == "flow":
-        chosen_flow = _flow(model, rows, seed, limit, n_draws, family)
+        chosen_flow = _flow(asked_model.twin(), rows, seed, limit, n_draws, family)
         family, n_steps = chosen_flow, n_steps or FLOW_STEPS
     if limit.finite:
         on_chunk = _within(limit, on_chunk)
@@ -191,6 +195,15 @@ def fit(
 
     def attempt(family: AbstractFamily) -> Fit:
         bound = defaults.bind(family, model, rows, seed)
+        try:
+            out = composed(model.traced(log_density_forms(model, rows, spec)), bound)
+        except Untraced:  # a family that gives latents of another form than the model says
+            out = composed(model, bound)
+        if out.model is not None and type(out.model) is type(model) and not jax.tree.leaves(split_trainable(model)[0]):
+            out.model = model  # whose functions can be run, not only evaluated
+        return out
+
+    def composed(model: AbstractModel, bound: AbstractFamily) -> Fit:
         minibatched = batch_size is not None and rows is not None and batch_size < n_rows(rows)
         if side_by_side is not None:
             return drive(*iterated.made(side_by_side, model, bound, _optimiser(optimizer), n_samples, minibatched), job)

@@ -23,7 +23,7 @@ from jaxtyping import Array, PyTree
 
 from ..algorithms.base import AbstractAlgorithm
 from ..batch import Batch
-from ..compiled import Compiled, compiled
+from ..compiled import Compiled, Recent, compiled
 from ..data.binarized import drawn
 from ..function import Static
 from ..tree import default_float, length
@@ -35,7 +35,7 @@ CAPACITY = 8192  # steps in one chunk, at most
 CHUNK_SECONDS = 0.25
 BLOCK = 256  # steps whose noise is drawn in one call, where it is drawn ahead
 GROWTH = 16  # a chunk has at most so many times the steps of the one before
-_PACE: dict[tuple[Static, "Plan"], int] = {}  # steps a chunk, learned from earlier fits: chunk borders decide nothing
+_PACE: Recent[int] = Recent(256)  # steps a chunk, learned from earlier fits: chunk borders decide nothing
 TRACES = {"init": 0, "chunk": 0}  # read by the tests: a second fit must not raise it
 
 
@@ -187,8 +187,8 @@ def _chunk(static: Static, plan: Plan, careful: bool, arrays, carry: Carry, end,
 
 
 # kept: the old carry stays for a replay; donated: half the memory, no replay. {algorithm.thorough: program}
-_KEPT = {t: Compiled(_chunk, thorough=t, static_argnums=(0, 1, 2)) for t in (False, True)}
-_DONATED = {t: Compiled(_chunk, thorough=t, static_argnums=(0, 1, 2), donate_argnums=4) for t in (False, True)}
+_KEPT = {t: Compiled(_chunk, thorough=t, static=(0, 1, 2)) for t in (False, True)}
+_DONATED = {t: Compiled(_chunk, thorough=t, static=(0, 1, 2), donate=(4,)) for t in (False, True)}
 
 
 class Runner:
@@ -208,6 +208,14 @@ class Runner:
     def init(self, seed: int, scale: float = 1.0, best: float = -np.inf) -> Carry:
         numbers = np.asarray(scale, default_float()), np.asarray(best, default_float())
         return _init(self.static, self.plan, self.arrays, jr.key_data(jr.key(seed)), self.first, *numbers)
+
+    def digest(self) -> str | None:
+        """Of the traced steps and what they read, where they run code of a user's own; None where they do not."""
+        carry = self.init(0)
+        data = self.data if self.stream is None else self.stream.get(0)
+        numbers = np.int32(0), np.int32(1)
+        args = self.static, self.plan, self.plan.donate, self.arrays, carry, *numbers, data, self._order, np.bool_(False)
+        return _KEPT[self.algorithm.thorough].digest(*args)
 
     def advance(self, carry: Carry, end: int, window: int) -> tuple[Carry, Any]:
         """One chunk, to step `end` at most; replayed carefully if something was not finite. (carry, host numbers)."""
@@ -236,7 +244,7 @@ class Runner:
         if self.plan.donate:
             carry = jax.tree.map(jnp.array, carry)  # donation must not eat the caller's copy
         began, values, why = time.perf_counter(), [], "budget"
-        step, pace = int(carry.step), _PACE.get((self.static, self.plan), 1)
+        step, pace = int(carry.step), _PACE.get((self.static, self.plan), lambda: 1)
         with _interruptible() as asked:
             while step < n_steps:
                 t = time.perf_counter()
@@ -246,7 +254,7 @@ class Runner:
                 # a first chunk may have compiled: its time says nothing
                 wanted = CHUNK_SECONDS * n / (time.perf_counter() - t) if values else max(pace, GROWTH)
                 pace = int(np.clip(wanted, 1, min(self.plan.capacity, GROWTH * pace)))
-                _PACE[self.static, self.plan] = pace
+                _PACE.put((self.static, self.plan), pace)
                 values.append(v[:n])
                 if monitor.status != Status.RUNNING:
                     why = Status(int(monitor.status)).name.lower()

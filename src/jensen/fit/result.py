@@ -20,6 +20,7 @@ from ..errors import ModelError, explain
 from ..families.base import AbstractFamily
 from ..function import Static
 from ..models.base import AbstractModel
+from ..models.coordinates import Coordinates
 from ..tree import Layout
 from . import drawing
 
@@ -184,6 +185,9 @@ class Fit:
         return jax.tree.map(lambda a: np.asarray(a)[index], self.draws)
 
     def _constrainer(self) -> Any:
+        sites = getattr(self.model, "sites", None)
+        if sites is not None:  # the supports say it all
+            return Coordinates(tuple(sites))
         return self.model if self.model is not None else self.coordinates
 
     @_own_precision
@@ -227,9 +231,8 @@ class Fit:
 
             new = dict(zip(("args", "kwargs"), arguments(model, new), strict=True))
         z = self.unconstrained(n, seed)
-        arrays, rest = eqx.partition(new, eqx.is_array)
-        many = lambda keys, z, a: jax.vmap(lambda k, z: model.predict(k, z, **eqx.combine(a, rest)))(keys, z)
-        return jax.device_get(jax.jit(many)(keys, z, arrays))
+        arrays, static = eqx.partition((model, new), eqx.is_array)
+        return jax.device_get(drawing.predict(Static(static), arrays, keys, z))
 
     @_own_precision
     def unconstrained(self, n: int = 1000, seed: int = 0, *, data: Any = None) -> PyTree:

@@ -54,20 +54,20 @@ def other_view(target: Target) -> View | None:
     """The non-centred coordinates of a NumPyro model with inferred scales; None for any other model."""
     if not hasattr(target.model, "structure"):
         return None
-    from ..models.adapters.numpyro_reparam import centred, noncentred
+    from ..models.adapters.numpyro_reparam import Centred, noncentred
 
     like: Any = target.model
     other = noncentred(like)
     if other is None:
         return None
-    own = Target(other, None, target.budget)
+    own, centred = Target(other, None, target.budget), Centred(other, like)
 
     def back(u: np.ndarray) -> np.ndarray:
         parts = []
         for at in range(0, len(u), 1024):  # one shape: nothing is compiled twice
             block = u[at : at + 1024]
             padded = np.concatenate([block, np.repeat(block[:1], 1024 - len(block), 0)])
-            tree = centred(other, like, jax.vmap(own.layout.unravel)(jnp.asarray(padded)))
+            tree = centred(jax.vmap(own.layout.unravel)(jnp.asarray(padded)))
             parts.append(np.asarray(jax.vmap(target.layout.ravel)(tree))[: len(block)])
         return np.concatenate(parts)
 

@@ -235,7 +235,7 @@ class Runner:
         numbers = Rates(np.float32(0), np.float32(0), np.bool_(False))
         key = jr.key_data(jr.key(0))
         args = self.static, self.arrays, state, self.subject.rows, fixed, key, np.int32(0), np.int32(1), numbers
-        found = _advance.jitted.lower(*args).cost_analysis() or {}
+        found = _advance.lower(*args).cost_analysis() or {}
         return found.get("flops") if isinstance(found, dict) else None
 
 

@@ -1,6 +1,7 @@
 """Models: what you believe. A model is the logarithm of a joint density of latents and data, up to a constant."""
 
 import abc
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import equinox as eqx
@@ -43,3 +44,14 @@ class AbstractModel(eqx.Module):
     @abc.abstractmethod
     def constrain(self, z: PyTree) -> PyTree:
         """One latent in the user's coordinates: what samples and summaries show."""
+
+    def twin(self) -> "AbstractModel":
+        """The same model, whose user's functions read copies of what they read now: what a fit is made of."""
+        return self
+
+    def traced(self, xs: Sequence[PyTree]) -> "AbstractModel":
+        """The same log density, its user's functions as traces (`program.Traced`): the form that is compiled.
+
+        Arguments:  xs: the forms of `log_density`'s second argument that it will be called with.
+        """
+        return self

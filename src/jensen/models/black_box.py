@@ -5,13 +5,14 @@ from typing import Any, ClassVar, cast
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from ..errors import ModelError, explain
 from ..facts import Fact
 from ..function import Function
-from ..tree import Layout
+from ..tree import Frozen, Layout
 from . import host
 from .base import AbstractModel, Batch
 from .log_density import _n_arguments
@@ -44,6 +45,7 @@ class BlackBox(AbstractModel):
     layout: Layout = eqx.field(static=True)
     vectorized: bool = eqx.field(static=True)
     takes_data: bool = eqx.field(static=True)
+    number: Frozen[Array] | None
     plated: ClassVar[bool] = False
 
     def __init__(
@@ -63,6 +65,7 @@ class BlackBox(AbstractModel):
         wrap = lambda f: None if f is None else Function(f)
         self.fn, self.gradient, self.value_and_grad = Function(fn), wrap(gradient), wrap(value_and_grad)
         self.layout, self.vectorized, self.takes_data = Layout(shape), vectorized, _n_arguments(fn) >= 2
+        self.number = None
         if self.layout.size == 0:
             raise _refuse("shape has no coordinates", "there is nothing to infer", "shape=(1,) or more")
         if not self.takes_data:
@@ -81,10 +84,30 @@ class BlackBox(AbstractModel):
         rows = x.rows if isinstance(x, Batch) else x
         data = (rows,) if self.takes_data else ()
         name = f"the log density `{self.fn!r}`"
+        if self.number is not None:
+            both = None if self._both is None else _value_and_grad_of
+            return host.density(_value_of, both, z, self.number.value, *data, vectorized=self.vectorized, name=name)
         return host.density(self._value, self._both, z, *data, vectorized=self.vectorized, name=name)
 
     def constrain(self, z):
         return z
+
+    def traced(self, xs):
+        """Called back by a number, an argument of the program: which holds no function, and serves all of this form."""
+        number = host.numbered(self)
+        hot = eqx.tree_at(lambda m: m.number, self, Frozen(jnp.asarray(number)), is_leaf=lambda a: a is None)
+        for name in ("fn", "gradient", "value_and_grad"):
+            if getattr(self, name) is not None:
+                object.__setattr__(hot, name, _BY_NUMBER)
+        return hot
+
+    def fixed_points(self) -> list[float]:
+        """log p at two fixed latents, where it needs no data: what a checkpoint knows the function by."""
+        if self.takes_data:
+            return []
+        at = lambda c: jax.tree.map(lambda s: np.full((1,) * self.vectorized + s.shape, c), self.latents)
+        model = self if self.number is None else host.BY_NUMBER[int(self.number.value)]
+        return [float(np.ravel(model._value(at(c)))[0]) for c in (0.0, 0.25)]
 
     def _value(self, z: PyTree, *data: PyTree) -> np.ndarray:
         return self._number(host.guarded(self.fn, z, *data), z)
@@ -143,6 +166,21 @@ class BlackBox(AbstractModel):
                 instead = f"a function of float64 arrays of shape {self.layout.shape_tree()}{axis}; nan where undefined"
                 raise _refuse(wrong, because, instead) from error
             checks[name](out, zeros())
+
+
+def _unknown(*args: Any) -> Any:
+    raise AssertionError("called by its number")
+
+
+_BY_NUMBER = Function(_unknown)
+
+
+def _value_of(z: PyTree, number: Any, *data: PyTree) -> np.ndarray:
+    return host.BY_NUMBER[int(number)]._value(z, *data)
+
+
+def _value_and_grad_of(z: PyTree, number: Any, *data: PyTree) -> tuple[np.ndarray, PyTree]:
+    return host.BY_NUMBER[int(number)]._value_and_grad(z, *data)
 
 
 def _refuse(wrong: str, because: str, instead: str) -> ModelError:

@@ -1,9 +1,11 @@
 """Log densities that JAX cannot trace, called back from its compiled programs."""
 
 import contextlib
+import itertools
 import math
 import re
 import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +25,17 @@ UNDEFINED = object()  # what `guarded` returns for a point outside of the domain
 OUTSIDE = (ArithmeticError, ValueError)  # how NumPy and `math` say that a point is outside of the domain
 
 _MISFIT = re.compile("broadcast|shape|dimension|aligned|unpack|with a sequence")  # a ValueError that is a bug: of NumPy
+
+
+BY_NUMBER: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueDictionary()  # models that are called back
+_COUNT = itertools.count()
+
+
+def numbered(model: Any) -> np.int32:
+    """A number by which a compiled program finds the model while it lives."""
+    number = next(_COUNT)
+    BY_NUMBER[number] = model
+    return np.int32(number)
 
 
 @contextlib.contextmanager

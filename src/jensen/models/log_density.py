@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree
 from ..errors import ModelError, explain
 from ..facts import Fact
 from ..function import Function
-from ..tree import Layout
+from ..tree import Layout, row_spec
 from .base import AbstractModel, Batch
 
 
@@ -100,6 +100,24 @@ class LogDensity(AbstractModel):
 
     def constrain(self, z):
         return z
+
+    def twin(self):
+        return self._with(lambda f: f.twin() if isinstance(f, Function) else f)
+
+    def traced(self, xs):
+        if not any(isinstance(f, Function) and f.foreign for f in (self.fn, self.log_likelihood)):
+            return self
+        rows = [x.rows if isinstance(x, Batch) else x for x in xs]
+        z, whole = self.latents, self.plated or self.takes_data
+        forms = [(z, r) if whole else (z,) for r in (rows if whole else rows[:1])]
+        pairs = [(z, row_spec(r)) for r in rows] if self.log_likelihood is not None else []
+        pairs = [p for i, p in enumerate(pairs) if p not in pairs[:i]]
+        of = lambda f: f if f is None or isinstance(f, eqx.Module) else f.traced(pairs if f is self.log_likelihood else forms)
+        return self._with(of)
+
+    def _with(self, change: Callable) -> "LogDensity":
+        parts = lambda m: (m.fn, m.log_likelihood)
+        return eqx.tree_at(parts, self, tuple(map(change, parts(self))), is_leaf=lambda f: f is None or f is self.fn)
 
 
 def _scalar(value: Array) -> Array:

@@ -97,7 +97,7 @@ class Sampler:
     ) -> Segment:
         """One segment from z (C, D). `step_size` (C,); `n_leapfrog` (T,), shared by the chains of an iteration."""
         t = self.target
-        tree = (t.model, transport, t.batch)
+        tree = (t.traced, transport, t.batch)
         arrays, static = eqx.partition(tree, eqx.is_array)
         structure = jax.tree.structure(static)
         if self._static is None or self._static[0] != structure:

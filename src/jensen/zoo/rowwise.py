@@ -4,7 +4,6 @@ Rows go through in padded blocks of one fixed size, and a row's random numbers a
 bits): what is said of a row depends neither on its neighbours nor on its place, bit for bit.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt32
 
 from ..batch import Batch
-from ..compiled import key_for
+from ..compiled import compiled, key_for
 from ..facts import Fact
 from ..families.base import AbstractFamily
 from ..families.relaxation import mean_field_pass
@@ -64,7 +63,7 @@ def _mean(q: Any) -> Any:
     return jax.tree.map(lambda a: a.mean(0), draws)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@compiled(0)
 def _encode(static: Static, arrays, rows: Array) -> Array:
     (family,) = eqx.combine(arrays, static.tree)
 
@@ -81,7 +80,7 @@ def encode(family: AbstractFamily, rows: Float[np.ndarray, "n d"]) -> Float[np.n
     return _in_blocks(lambda x: _encode(static, arrays, x), BLOCK, rows.astype(default_float()))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@compiled(0)
 def _decode(static: Static, arrays, latents: Array) -> Array:
     (model,) = eqx.combine(arrays, static.tree)
     layout = Layout(model.latents)
@@ -94,7 +93,7 @@ def decode(model: LatentVariable, latents: Float[np.ndarray, "n latent"]) -> Flo
     return _in_blocks(lambda z: _decode(static, arrays, z), BLOCK, latents.astype(default_float()))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@compiled(0)
 def _sample(static: Static, arrays, key_data, index: Array) -> Array:
     (model,) = eqx.combine(arrays, static.tree)
     key = jr.wrap_key_data(key_data)
@@ -108,7 +107,7 @@ def sample(model: LatentVariable, n: int, seed: int) -> Float[np.ndarray, "n d"]
     return _in_blocks(lambda i: _sample(static, arrays, key, i), BLOCK, np.arange(n, dtype=np.uint32))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5))
+@compiled(0, 5)
 def _bounds(static: Static, arrays, key_data, hashes: Array, rows: Array, n_draws: int) -> tuple[Array, Array]:
     model, family = eqx.combine(arrays, static.tree)
     bound = Bound.make(model, family, ELBO(), Batch(rows, None))

@@ -1,7 +1,7 @@
 """NumPyro models: any model function, in unconstrained coordinates."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -17,6 +17,7 @@ from ...batch import Batch
 from ...errors import DataError, ModelError, explain
 from ...facts import Fact
 from ...function import Function
+from ...program import Traced
 from ...tree import Frozen, default_float
 from ..base import AbstractModel
 from ..coordinates import Coordinates
@@ -27,6 +28,13 @@ from .numpyro_run import Unobserve, check_values, explained, log_prob, refuse, s
 
 Latents = dict[str, Array]
 Spec = dict[str, jax.ShapeDtypeStruct]
+
+
+def _known_by_trace(*args: Any, **kwargs: Any) -> Any:
+    raise AssertionError("this form of the model has a log density only")
+
+
+_UNTRACEABLE = Function(_known_by_trace)
 
 
 class NumPyroModel(AbstractModel):
@@ -44,10 +52,14 @@ class NumPyroModel(AbstractModel):
     args: Frozen[tuple]
     kwargs: Frozen[dict[str, Any]]
     structure: Structure = eqx.field(static=True)
+    density: Traced | None
     plated: ClassVar[bool] = False
 
-    def __init__(self, fn: Function, args: tuple, kwargs: dict[str, Any], structure: Structure):
+    def __init__(
+        self, fn: Function, args: tuple, kwargs: dict[str, Any], structure: Structure, density: Traced | None = None
+    ):
         self.fn, self.args, self.kwargs, self.structure = fn, Frozen(args), Frozen(kwargs), structure
+        self.density = density
 
     @property
     def facts(self) -> frozenset:
@@ -104,15 +116,22 @@ class NumPyroModel(AbstractModel):
 
     def log_density(self, z: Latents, x: Batch | None = None) -> Float[Array, ""]:
         """log p(z, x) in nats. `x.rows["index"]`: which rows, any number of them; all, in order, without rows."""
-        rows, plate = self.structure.rows, self._plate
+        rows = self.structure.rows
         index = x.rows["index"] if rows is not None and x is not None and x.rows is not None else None
         weight = x.weight if rows is not None and x is not None else None
+        arrays, rest = eqx.partition((self.args.value, self.kwargs.value), eqx.is_array)
+        if self.density is not None:
+            return self.density(z, index, weight, arrays)
+        return self._log_density(z, index, weight, *eqx.combine(arrays, rest))
+
+    def _log_density(self, z: Latents, index: Any, weight: Any, args: tuple, kwargs: dict) -> Float[Array, ""]:
+        rows, plate = self.structure.rows, self._plate
         n_rows = 0 if rows is None else rows.size if index is None else index.shape[0]
         values, value = {}, jnp.zeros((), default_float())
         for site in self.sites:
             values[site.name], log_det = site.forward(z[site.name])
             value = value + jnp.sum(log_det if site.axis is None or weight is None else weight * log_det)
-        args, kwargs, nesting = self.args.value, self.kwargs.value, self.structure.nesting
+        nesting = self.structure.nesting
         with explained(self.fn, args, kwargs):
             model = setting(self.fn, values, plate, index, exact=not self.structure.enumerated)
             if not self.structure.enumerated:
@@ -122,6 +141,32 @@ class NumPyroModel(AbstractModel):
             if rows is None:
                 return value + enumerate_.log_joint(model, args, kwargs, nesting)
             return value + enumerate_.log_joint_of_rows(model, args, kwargs, nesting, rows, n_rows, weight)
+
+    def twin(self) -> "NumPyroModel":
+        fn, args, kwargs = self.fn.twin(), self.args.value, self.kwargs.value
+        if fn is self.fn:
+            return self
+        with explained(self.fn, args, kwargs):
+            now = discover(fn, args, kwargs)  # supports and shapes may have changed with what the function reads
+        now = now.floating() if self.structure.floating() == self.structure else now
+        now = dataclasses.replace(now, deterministic=self.structure.deterministic)
+        if now != self.structure:
+            return from_numpyro(self.fn.fn, *args, **kwargs).twin()
+        return NumPyroModel(fn, args, kwargs, self.structure)
+
+    def traced(self, xs: Sequence[Batch | None]) -> "NumPyroModel":
+        arrays, rest = eqx.partition((self.args.value, self.kwargs.value), eqx.is_array)
+        known = [float(v) for v in jax.tree.leaves(rest) if isinstance(v, float)]
+        of = lambda z, index, weight, arrays: self._log_density(z, index, weight, *eqx.combine(arrays, rest))
+        forms = []
+        for x in xs:
+            given = self.structure.rows is not None and x is not None and x.rows is not None
+            index, n = (x.rows["index"], x.rows["index"].shape[0]) if given else (None, None)
+            z = jax.eval_shape(lambda n=n: self.init_z(n_rows=n))
+            forms.append((z, index, x.weight if given else None, arrays))
+        is_data = lambda number: number in known or self.fn.is_data(number)
+        density = Traced.of(of, forms, is_data)
+        return NumPyroModel(_UNTRACEABLE, self.args.value, self.kwargs.value, self.structure, density)
 
     def constrain(self, z: Latents) -> Latents:
         """Values in the user's coordinates, by the supports alone: `z` may hold some of the sites only."""
@@ -200,11 +245,16 @@ def from_numpyro(model: Callable, /, *args, **kwargs) -> NumPyroModel:
         because, instead = "it is run to find the sites", "from_numpyro(model, data, ...) with the function first"
         raise refuse("`from_numpyro(model)`", f"model is a {type(model).__name__}", because, instead)
     fn, args, kwargs = Function(model), _checked("args", args), _checked("kwargs", kwargs)
+    twin = fn.twin()
     with explained(fn, args, kwargs):
-        structure = discover(fn, args, kwargs)
+        structure = discover(twin, args, kwargs)
     if structure.enumerated:
         enumerate_.require_funsor(structure.enumerated)
-    build = lambda structure: _settled(NumPyroModel(fn, args, kwargs, structure))
+
+    def build(structure: Structure) -> NumPyroModel:
+        made = _settled(NumPyroModel(twin, args, kwargs, structure))
+        return NumPyroModel(fn, args, kwargs, made.structure)
+
     if structure.floating() == structure:
         return build(structure)
     try:

@@ -71,7 +71,12 @@ def _back(static: Static, arrays: Any, z: Any) -> Any:
     return jax.vmap(one)(z)
 
 
-def centred(model: NumPyroModel, like: NumPyroModel, z: Any) -> Any:
-    """Draws (leading axis n) of `model` = noncentred(like) in the latent coordinates of `like`."""
-    arrays, static = eqx.partition((model, tuple(like.latents)), eqx.is_array)
-    return _back(Static(static), arrays, z)
+class Centred:
+    """From draws (leading axis n) of `model` = noncentred(like) to the latent coordinates of `like`."""
+
+    def __init__(self, model: NumPyroModel, like: NumPyroModel):
+        self.arrays, static = eqx.partition((model, tuple(like.latents)), eqx.is_array)
+        self.static = Static(static)
+
+    def __call__(self, z: Any) -> Any:
+        return _back(self.static, self.arrays, z)
