@@ -10,6 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import jax
 import pytest
 
+import jensen
+
 _DOUBLE = {"conformance", "laws", "exact", "refusals"}
 
 
@@ -34,6 +36,31 @@ def _double_precision(request):
         yield
 
 
+class _Compilations:
+    """Counts what XLA compiles, or finds in its cache on disk."""
+
+    def __init__(self):
+        self.n = 0
+        jax.monitoring.register_event_duration_secs_listener(self._count)
+
+    def _count(self, event, seconds, **_):
+        self.n += event == "/jax/core/compile/backend_compile_duration"
+
+    def __call__(self, run):
+        """(what run() returns, the number of programs that were compiled for it)."""
+        before = self.n
+        out = run()
+        return out, self.n - before
+
+
+_COMPILATIONS = _Compilations()
+
+
+@pytest.fixture
+def compilations():
+    return _COMPILATIONS
+
+
 MAPPINGS = 25_000  # of 65,530 that Linux grants a process
 
 
@@ -44,7 +71,7 @@ def _bounded_mappings():
     yield
     if _n_mappings() > MAPPINGS:
         jax.block_until_ready(jax.live_arrays())
-        jax.clear_caches()
+        jensen.clear_caches()
         gc.collect()
 
 

@@ -79,9 +79,7 @@ class Compiled:
     Compiler options are chosen at the first call, when the backend is known.
     """
 
-    def __init__(
-        self, fn: Callable, *, thorough: bool = False, static: Sequence[int] = (), donate: Sequence[int] = ()
-    ):
+    def __init__(self, fn: Callable, *, thorough: bool = False, static: Sequence[int] = (), donate: Sequence[int] = ()):
         self.fn, self.thorough, self.static, self.donate = fn, thorough, tuple(static), tuple(donate)
         self.__doc__ = fn.__doc__
         self._programs: Recent[Any] = Recent(PROGRAMS)

@@ -20,7 +20,9 @@ import jax
 import numpy as np
 
 _HERE = str(Path(__file__).resolve().parent)
-_LIBRARIES = tuple({*(sysconfig.get_path(p) for p in ("stdlib", "purelib", "platlib")), str(Path(jax.__file__).parents[1])})
+_LIBRARIES = tuple(
+    {*(sysconfig.get_path(p) for p in ("stdlib", "purelib", "platlib")), str(Path(jax.__file__).parents[1])}
+)
 _DYNAMIC = {"globals", "eval", "exec", "locals", "vars"}  # a function that names one of these may read any global
 _MODULE_NAMES = ("__builtins__", "__name__", "__package__", "__spec__", "__loader__", "__file__")
 DEPTH = 24  # of objects within objects
@@ -76,10 +78,9 @@ def _file_of(cls: type) -> str | None:
 
 def _is_full(cell: types.CellType) -> bool:
     try:
-        cell.cell_contents
+        return bool(cell.cell_contents is not cell)
     except ValueError:  # empty
         return False
-    return True
 
 
 def _has_state(value: Any) -> bool:

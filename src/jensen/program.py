@@ -15,9 +15,15 @@ from jaxtyping import Array, PyTree
 from .environment import of_library
 from .tree import Frozen, default_float
 
-_INLINED = frozenset({"jit", "pjit", "closed_call"})  # evaluated step by step, so that numbers given to them stay arguments
-_RULED = frozenset({"custom_jvp_call", "custom_vjp_call"})  # have derivatives of their own, of no use in a final program
-_WRITTEN = frozenset({0.0, 0.5, 1.0, 2.0, -0.5, -1.0, -2.0})  # numbers that compilers simplify: data only where known to be
+_INLINED = frozenset(
+    {"jit", "pjit", "closed_call"}
+)  # evaluated step by step, so that numbers given to them stay arguments
+_RULED = frozenset(
+    {"custom_jvp_call", "custom_vjp_call"}
+)  # have derivatives of their own, of no use in a final program
+_WRITTEN = frozenset(
+    {0.0, 0.5, 1.0, 2.0, -0.5, -1.0, -2.0}
+)  # numbers that compilers simplify: data only where known to be
 
 
 class Program:
@@ -150,7 +156,8 @@ class _Writer:
             return ("literal", value.tobytes(), *_type(a.aval))
 
         steps = tuple(
-            (e.primitive.name, tuple(map(atom, e.invars)), self.params(e), tuple(map(of, e.outvars))) for e in jaxpr.eqns
+            (e.primitive.name, tuple(map(atom, e.invars)), self.params(e), tuple(map(of, e.outvars)))
+            for e in jaxpr.eqns
         )
         return len(jaxpr.constvars), heads, steps, tuple(map(atom, jaxpr.outvars))
 

@@ -24,29 +24,9 @@ STEPS = {"family": "mean-field", "n_steps": 400, "optimizer": 0.1, "n_draws": 10
 WAYS = {"ladder": {}, "gradient": STEPS}
 
 
-class _Compilations:
-    """Counts what XLA compiles, or would: persistent caches count too."""
-
-    def __init__(self):
-        self.n = 0
-        jax.monitoring.register_event_duration_secs_listener(self)
-
-    def __call__(self, event, seconds, **_):
-        self.n += event == "/jax/core/compile/backend_compile_duration"
-
-
-COUNT = _Compilations()
-
-
-def compilations(run):
-    before = COUNT.n
-    out = run()
-    return out, COUNT.n - before
-
-
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_posterior_is_that_of_the_data_as_they_are(kind, way):
+def test_the_posterior_is_that_of_the_data_as_they_are(kind, way, compilations):
     """The same object, whose data are changed between fits; a model made once, and made anew."""
     fn, change = KINDS[kind]()
     change(data(3.0))
@@ -100,7 +80,7 @@ def test_changed_code_is_another_function():
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_captured_number_is_data(way):
+def test_a_captured_number_is_data(way, compilations):
     """Remade lambdas: right, and from the second on nothing is compiled, 1 and 0 and 2 included."""
     counts = []
     for k in (7.25, 3.5, 0.0, 2.0, 1.0):

@@ -72,6 +72,7 @@ def prepare(model: Any, data: Any, family: Any, objective: Any, batch_size: int 
 
     _check_options(batch_size=batch_size)
     model, rows = as_model(model, _open(Path(data)) if isinstance(data, (str, Path)) else data)
+    model = model.twin()
     rows = as_rows(rows, divisible=Fact.MINIBATCH in model.facts)
     if model.plated and rows is None:
         asked = "`gradient_lab` of a model with a latent for each row"
