@@ -27,6 +27,57 @@ OF_ONE_LAW = frozenset({Fact.LAYERS, Fact.BINARY, Fact.WEAK_DERIVATIVE, Fact.STA
 
 UNSIZED: Any = None  # what an array or a layout is until `bind` sizes it
 
+_LAW = ("noise_law", "transform", "log_prob")  # what a distribution is
+_BY_LAYERS = ("next_logits", "layer_log_probs")
+_KNOWN_OF_IT = {
+    Fact.ENTROPY: ("entropy",),
+    Fact.MOMENTS: ("moments",),
+    Fact.MOMENT_LOG_PROB: ("expected_log_prob",),
+    Fact.ENUMERABLE: ("support",),
+    Fact.WEAK_DERIVATIVE: ("weak_derivatives",),
+    Fact.STANDARDISED: ("standardise", "unstandardise"),
+    Fact.NORMAL_SCORES: ("from_normal", "to_normal", "log_probs"),
+    Fact.LAYERS: _BY_LAYERS,
+    Fact.BINARY: _BY_LAYERS,
+    Fact.FACTORS: ("log_factors",),
+    Fact.PRODUCT: ("sites", "log_factors"),
+    Fact.SEMI_IMPLICIT: ("log_joint",),
+    Fact.INDEPENDENT_COORDINATES: (),
+}
+"""Facts that are knowledge of one law, and the methods that hold it: a subclass with another law does not inherit them."""
+_BOTH_AT_ONCE = ("transform_and_log_ratio", "transform_and_log_estimate")
+
+
+def same_law(q: Any, parent: type) -> bool:
+    """Is q a `parent`, with the noise, draws and density of that class?"""
+    return isinstance(q, parent) and all(getattr(type(q), name) is getattr(parent, name) for name in _LAW)
+
+
+def _owner(cls: type, name: str) -> type:
+    """The class that wrote this attribute."""
+    return next((c for c in cls.__mro__ if name in vars(c)), object)
+
+
+def _other_law(cls: type, since: type) -> list[type]:
+    """The classes that wrote anew what `since` already said of the law, in `cls`."""
+    written = [n for n in _LAW if hasattr(since, n) and not hasattr(getattr(since, n), "__isabstractmethod__")]
+    return [_owner(cls, n) for n in written if _owner(cls, n) not in since.__mro__]
+
+
+def _withdraw(cls: Any) -> None:
+    """Takes from a class what belongs to the law of a parent that it does not have."""
+    for name in _BOTH_AT_ONCE:
+        if _other_law(cls, _owner(cls, name)):
+            setattr(cls, name, vars(AbstractDistribution)[name])
+    changed = _other_law(cls, _owner(cls, "facts"))
+    if not changed:
+        return
+    anew = lambda name: all(c in _owner(cls, name).__mro__ for c in changed)
+    lost = frozenset(fact for fact, names in _KNOWN_OF_IT.items() if not names or not all(map(anew, names)))
+    inherited = vars(_owner(cls, "facts"))["facts"]
+    kept = lambda self: frozenset(inherited.fget(self)) - lost
+    cls.facts = property(kept) if isinstance(inherited, property) else frozenset(inherited) - lost
+
 
 class AbstractFamily(eqx.Module):
     """A conditional distribution is a call: `family(x)` is the distribution for datum (or batch) x."""
@@ -48,6 +99,19 @@ class AbstractFamily(eqx.Module):
         Raises:     ModelError where the latents do not fit.
         """
 
+    @property
+    def reads_row(self) -> bool:
+        """Does q(. | x) depend on x? A distribution is the same for all x, unless its class writes `__call__` anew."""
+        return True
+
+    @property
+    def any_row(self) -> bool:
+        """Is there a q(. | x) for any x, or only for the rows that q was sized for?"""
+        return True
+
+    def check_rows(self, rows: PyTree) -> None:
+        """Raises ModelError if there is no q(. | x) for some of these rows (leading axis N)."""
+
     def sharpened(self) -> "AbstractFamily":
         """The same q with a log_ratio nearer to its log density, at any cost: what fitted q are judged with. Itself, unless
         written anew."""
@@ -55,7 +119,20 @@ class AbstractFamily(eqx.Module):
 
 
 class AbstractDistribution(AbstractFamily):
-    """q. Its primitive is the pair noise/transform; a draw may carry more than the latent (an extended space)."""
+    """q. Its primitive is the pair noise/transform; a draw may carry more than the latent (an extended space).
+
+    A subclass of a family that writes `noise_law`, `transform` or `log_prob` anew is another law. Of what was known of the
+    old one (entropy, moments, support, log q from the noise, ...) it keeps what it writes anew too; the other facts are
+    withdrawn, unless it declares `facts` itself.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        _withdraw(cls)
+
+    @property
+    def reads_row(self) -> bool:
+        return type(self).__call__ is not AbstractDistribution.__call__
 
     @abc.abstractmethod
     def noise_law(self) -> PyTree:

@@ -10,7 +10,7 @@ from jaxtyping import Array, PyTree
 from ..batch import Batch
 from ..errors import ModelError, explain
 from ..facts import Fact
-from ..tree import length, row_spec, split_trainable, tile_trainable
+from ..tree import length, replaced, row_spec, split_trainable, tile_trainable
 from .base import OF_ONE_LAW, AbstractDistribution, AbstractFamily
 from .mean_field import MeanField
 from .noise import is_law
@@ -42,7 +42,7 @@ class Table(AbstractFamily):
             return self
         n_rows = length(rows)
         one = self.distribution.bind(latents, None, key)
-        return Table(tile_trainable(one, n_rows), n_rows)
+        return replaced(self, distribution=tile_trainable(one, n_rows), n_rows=n_rows)
 
     def __call__(self, x: PyTree) -> AbstractDistribution:
         params, rest = split_trainable(self.distribution)
@@ -88,7 +88,7 @@ class GlobalLocal(AbstractFamily):
                     explain("`GlobalLocal(...)`", wrong, because, "an explicit family: FullRank(), RealNVP()")
                 )
         k1, k2 = jr.split(key)
-        return GlobalLocal(self.top.bind(latents[0], None, k1), self.local.bind(latents[1], rows, k2))
+        return replaced(self, top=self.top.bind(latents[0], None, k1), local=self.local.bind(latents[1], rows, k2))
 
     def __call__(self, x: Batch) -> "OnBatch":
         if x.rows is None:
