@@ -60,8 +60,18 @@ def refusals(c: Composition) -> list[tuple[str, str, str]]:
         because = "rows left out would be missing from the posterior"
         instead = "LogDensity(log_prior, shape, log_likelihood=per_row), or batch_size=None"
         out.append((f"{Fact.MINIBATCH.value}; {where}", because, instead))
-    out += _wrong_supports(c) + c.gradient.problems(c)
+    out += _same_for_all(c) + _wrong_supports(c) + c.gradient.problems(c)
     return list(dict.fromkeys(out))
+
+
+def _same_for_all(c: Composition) -> list[tuple[str, str, str]]:
+    """One q for all rows, where every row has a latent of its own."""
+    if not c.model.plated or c.family.reads_row:
+        return []
+    name = _name(c.family)
+    wrong = f"a q(. | x) for each row x; `{name}` (family) is one and the same q for all rows"
+    because = f"every row of `{_name(c.model)}` has a latent of its own, whose posterior depends on the row"
+    return [(wrong, because, f"Amortised({name}(...)), or Table({name}(...)) for parameters of each row's own")]
 
 
 def _wrong_supports(c: Composition) -> list[tuple[str, str, str]]:

@@ -49,6 +49,9 @@ class AbstractWakeSleep(AbstractSideBySide):
         """Of the K draws of a row; they sum to 1."""
 
     def problems(self, composition) -> list[tuple[str, str, str]]:
+        if composition.model.plated and self.sleep_phi and not composition.family.any_row:
+            wrong = f"a q(z | x) for any x; `{type(composition.family).__name__}` (family) has one for the fitted rows"
+            return [(wrong, "in the sleep phase q learns from rows that the model draws", 'method="wake-wake"')]
         if composition.model.plated:
             return []
         where = f"`{type(composition.model).__name__}` (model) has latents that all rows share"

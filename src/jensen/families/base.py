@@ -1,7 +1,33 @@
 """Families: which q may be chosen. `family(x)` is the distribution for x; with global latents x plays no part.
 
-To write one: subclass `AbstractPlain`, give `facts`, `noise_law`, `transform`, `log_prob`, `bind` and `layout`; all of
-them unbatched (one draw, one datum). Batching happens elsewhere, once.
+To write one: subclass `AbstractPlain`, give `facts`, `kind_of`, `bind`, `noise_law`, `transform` and `log_prob`; all of
+them unbatched (one draw, one datum). Batching happens elsewhere, once. Arrays of floats in its fields are trained.
+
+    class Logistic(AbstractPlain):
+        loc: Array
+        log_scale: Array
+        layout: Layout = eqx.field(static=True)  # how the latents lie in one vector
+        facts = PLAIN | {Fact.REPARAMETERISED}
+
+        def __init__(self, latents=None):
+            self.layout = None if latents is None else Layout(latents)
+            self.loc = self.log_scale = None if latents is None else jnp.zeros(self.layout.size)
+
+        def kind_of(self, site):
+            return "real"
+
+        def bind(self, latents, rows, key):
+            return type(self)(latents)
+
+        def noise_law(self):
+            return Uniform(self.loc.shape)
+
+        def transform(self, noise):
+            return self.layout.unravel(self.loc + jnp.exp(self.log_scale) * (jnp.log(noise) - jnp.log1p(-noise)))
+
+        def log_prob(self, draw):
+            u = (self.layout.ravel(draw) - self.loc) * jnp.exp(-self.log_scale)
+            return -(u + 2 * jax.nn.softplus(-u) + self.log_scale).sum()
 """
 
 import abc
@@ -87,9 +113,9 @@ class AbstractFamily(eqx.Module):
     @abc.abstractmethod
     def __call__(self, x: PyTree) -> "AbstractDistribution": ...
 
-    @abc.abstractmethod
     def kind_of(self, site: str) -> str:
-        """What its draws of a (global) site are: "real", "binary" (0. and 1.) or "category" (one-hot)."""
+        """What its draws of a (global) site are: "real" unless written anew, "binary" (0. and 1.) or "category" (one-hot)."""
+        return "real"
 
     @abc.abstractmethod
     def bind(self, latents: PyTree, rows: PyTree, key: Array) -> Self:

@@ -21,6 +21,11 @@ FULL_RANK_LIMIT = 300  # latents above which a full covariance gives way to a lo
 ENUMERABLE_STATES = 256
 
 
+_BASES = {
+    "family": AbstractFamily, "objective": AbstractObjective, "gradient": AbstractEstimator, "plan": AbstractPlan,
+}  # fmt: skip
+
+
 def named(kind: str, value: Any, choices: dict[str, Any]) -> Any:
     """A part by its name, made with its defaults; anything but a string is returned as it is."""
     part = value
@@ -29,7 +34,7 @@ def named(kind: str, value: Any, choices: dict[str, Any]) -> Any:
         part = next((c for name, c in choices.items() if name.lower() == key), None)
     elif value is None or isinstance(value, eqx.Module):
         return value
-    elif value not in choices.values():
+    elif not (isinstance(value, type) and issubclass(value, _BASES.get(kind, eqx.Module))):
         part = None
     if part is not None:
         try:
