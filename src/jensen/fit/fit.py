@@ -192,7 +192,10 @@ def fit(
     def attempt(family: AbstractFamily) -> Fit:
         bound = defaults.bind(family, model, rows, seed)
         if isinstance(data, DynamicallyBinarized) and not bound.any_row:
-            asked, wrong = f"`{type(bound).__name__}` for bits that are drawn anew", "it has a q for the fitted rows alone"
+            asked, wrong = (
+                f"`{type(bound).__name__}` for bits that are drawn anew",
+                "it has a q for the fitted rows alone",
+            )
             raise ModelError(explain(asked, wrong, "each step sees other rows", "Amortised(), or bits drawn once"))
         minibatched = batch_size is not None and rows is not None and batch_size < n_rows(rows)
         if side_by_side is not None:
