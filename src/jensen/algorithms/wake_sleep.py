@@ -14,6 +14,7 @@ from ..batch import Batch
 from ..errors import OptionError, explain
 from ..facts import Fact, Requirement
 from ..gradients.base import Bound, Estimate
+from ..models.base import like_rows
 from ..objectives import ELBO, IWAE
 from ..tree import length, row_spec, split_trainable, stop
 from .descent import Optimiser
@@ -100,7 +101,7 @@ class AbstractWakeSleep(AbstractSideBySide):
         """log q(z | x) of a dream (z, x) ~ p for each row; a dream weighs what its row does."""
         model: Any = parts.model
         z, x = stop(jax.vmap(model.sample_joint)(keys))
-        x = jax.tree.map(lambda a, row: a.reshape(row.shape), x, batch.rows)
+        x = like_rows(x, batch.rows, "the sleep phase of wake-sleep")
         dreams = Bound.make(parts.model, parts.family, self.objective, Batch(x, batch.weight))
         return dreams.log_prob(jax.tree.map(lambda a: a[None], z))[0]
 

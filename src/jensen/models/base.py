@@ -1,6 +1,7 @@
 """Models: what you believe. A model is the logarithm of a joint density of latents and data, up to a constant."""
 
 import abc
+import math
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -106,3 +107,20 @@ def unconstrained(own: Any, x: PyTree) -> tuple[PyTree, Float[Array, ""] | float
         raise ModelError(explain(asked, wrong, because, "return z, log_det"))
     jacobian = jax.jacfwd(lambda u: values.ravel(own.constrain(layout.unravel(u))))(layout.ravel(out))
     return out, jnp.linalg.slogdet(jacobian)[1]
+
+
+def like_rows(drawn: PyTree, rows: PyTree, asked: str) -> PyTree:
+    """Rows drawn from a model (leading axis N), in the shapes of rows of data.
+
+    Raises: ModelError where the two are not of one form.
+    """
+    sizes = lambda tree: [math.prod(jnp.shape(a)[1:]) for a in jax.tree.leaves(tree)]
+    if jax.tree.structure(drawn) != jax.tree.structure(rows) or sizes(drawn) != sizes(rows):
+        of = lambda tree: jax.tree.map(lambda a: jnp.shape(a)[1:], tree)
+        wrong = f"the model draws rows of shape {of(drawn)}, and rows of the data have shape {of(rows)}"
+        because, instead = (
+            "rows that it drew are read as data are",
+            "a likelihood whose `sample` returns a row as the data's",
+        )
+        raise ModelError(explain(asked, wrong, because, instead))
+    return jax.tree.map(lambda a, row: jnp.reshape(a, (jnp.shape(a)[0], *jnp.shape(row)[1:])), drawn, rows)
