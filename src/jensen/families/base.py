@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Self
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
 
-from ..facts import Fact
+from ..facts import Fact, amend, owner, rewritten
 from .noise import iid
 
 if TYPE_CHECKING:  # not a field: a checker would want it in `__init__`
@@ -79,30 +79,16 @@ def same_law(q: Any, parent: type) -> bool:
     return isinstance(q, parent) and all(getattr(type(q), name) is getattr(parent, name) for name in _LAW)
 
 
-def _owner(cls: type, name: str) -> type:
-    """The class that wrote this attribute."""
-    return next((c for c in cls.__mro__ if name in vars(c)), object)
-
-
-def _other_law(cls: type, since: type) -> list[type]:
-    """The classes that wrote anew what `since` already said of the law, in `cls`."""
-    written = [n for n in _LAW if hasattr(since, n) and not hasattr(getattr(since, n), "__isabstractmethod__")]
-    return [_owner(cls, n) for n in written if _owner(cls, n) not in since.__mro__]
-
-
 def _withdraw(cls: Any) -> None:
     """Takes from a class what belongs to the law of a parent that it does not have."""
     for name in _BOTH_AT_ONCE:
-        if _other_law(cls, _owner(cls, name)):
+        if rewritten(cls, owner(cls, name), _LAW):
             setattr(cls, name, vars(AbstractDistribution)[name])
-    changed = _other_law(cls, _owner(cls, "facts"))
-    if not changed:
-        return
-    anew = lambda name: all(c in _owner(cls, name).__mro__ for c in changed)
-    lost = frozenset(fact for fact, names in _KNOWN_OF_IT.items() if not names or not all(map(anew, names)))
-    inherited = vars(_owner(cls, "facts"))["facts"]
-    kept = lambda self: frozenset(inherited.fget(self)) - lost
-    cls.facts = property(kept) if isinstance(inherited, property) else frozenset(inherited) - lost
+    changed = rewritten(cls, owner(cls, "facts"), _LAW)
+    if changed:
+        anew = lambda name: all(c in owner(cls, name).__mro__ for c in changed)
+        lost = {fact for fact, names in _KNOWN_OF_IT.items() if not names or not all(map(anew, names))}
+        amend(cls, "facts", lambda facts: frozenset(facts) - lost)
 
 
 class AbstractFamily(eqx.Module):

@@ -10,6 +10,7 @@ from ..compiled import key_for
 from ..errors import OptionError, explain
 from ..facts import Fact
 from ..families.base import AbstractDistribution, AbstractFamily
+from ..families.consistent import check_halves
 from ..gradients.base import AbstractEstimator
 from ..gradients.plans import AbstractPlan
 from ..judge import Composition, refusals
@@ -92,6 +93,12 @@ def _factors(latents: PyTree, kinds: dict[str, str]) -> AbstractDistribution:
 
 def bind(family: AbstractFamily, model: AbstractModel, rows: PyTree, seed: int) -> AbstractFamily:
     """The family sized for the model; one without a local part gets a table of them where the model has local latents."""
+    made = _bound(family, model, rows, seed)
+    check_halves(made)
+    return made
+
+
+def _bound(family: AbstractFamily, model: AbstractModel, rows: PyTree, seed: int) -> AbstractFamily:
     key = key_for(seed, "bind")
     local = local_of(model)
     if local is None:

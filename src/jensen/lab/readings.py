@@ -47,7 +47,7 @@ def read(subject: Subject, arms: list[Arm], timed: list[Timed], site: Site) -> t
     trusted = [(a, t) for a, t in fine if a.candidate.trusted]
     steady, best = min(trusted or fine, key=lambda pair: pair[1].sums.variance)
     rows = minibatch_variance(subject, steady, site.fixed, best, site.seconds / 4)
-    sizes = term_sizes(subject, site.parameters, site.fixed, steady.candidate.estimator)
+    sizes = term_sizes(subject, site.parameters, site.fixed)
     n_tests = max(len(best.sums.mean) * len(arms) * site.n_points, 1)
     out = []
     for arm, t in fine:

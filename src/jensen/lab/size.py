@@ -14,9 +14,9 @@ from ..batch import Batch
 from ..compiled import compiled, key_for
 from ..facts import Fact
 from ..function import Static
-from ..gradients.base import Bound, Parts, draw_noise
+from ..gradients.base import Bound
 from ..gradients.plans import IID
-from ..tree import split_trainable
+from ..tree import length, row_spec, split_trainable
 from .subject import Subject
 
 DRAWS = 32
@@ -25,10 +25,12 @@ DRAWS = 32
 @compiled(0)
 def _squares(static: Static, arrays: PyTree, params: PyTree, fixed: Batch, key_data: Array) -> PyTree:
     """Mean squares, over draws and signs, of the gradient of sum over draws and rows of (+-log p +-log q)."""
-    parts, objective = eqx.combine(arrays, static.tree)
-    rest = split_trainable((parts.model, parts.family))[1]
-    facts = parts.family.facts
-    path = Fact.REPARAMETERISED in facts and Fact.DIFFERENTIABLE in parts.model.facts
+    model, family, objective = eqx.combine(arrays, static.tree)
+    rest = split_trainable((model, family))[1]
+    facts = family.facts
+    path = Fact.REPARAMETERISED in facts and Fact.DIFFERENTIABLE in model.facts
+    spec = eqx.filter_eval_shape(family, row_spec(fixed.rows) if model.plated else fixed)
+    plate = (length(fixed.rows),) if model.plated else ()
     has_density = Fact.LOG_RATIO in facts
 
     def signed(params: PyTree, noise: PyTree, key: Array) -> Array:
@@ -49,7 +51,7 @@ def _squares(static: Static, arrays: PyTree, params: PyTree, fixed: Batch, key_d
 
     def one(key: Array) -> PyTree:
         k1, k2 = jr.split(key)
-        noise = draw_noise(k1, parts, IID(), fixed, 1)
+        noise = IID().draw(k1, spec.noise_law(), (1, *plate))
         return jax.tree.map(jnp.square, jax.grad(signed)(params, noise, k2))
 
     add = lambda total, key: (jax.tree.map(jnp.add, total, one(key)), None)
@@ -57,16 +59,15 @@ def _squares(static: Static, arrays: PyTree, params: PyTree, fixed: Batch, key_d
     return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), keys)[0]
 
 
-def term_sizes(subject: Subject, parameters: PyTree | None, fixed: Batch, estimator: Any) -> np.ndarray:
+def term_sizes(subject: Subject, parameters: PyTree | None, fixed: Batch) -> np.ndarray:
     """Of each parameter of model and family: the root mean square of what its gradient is a sum of.
 
     Definition: of the derivatives of log p and of log q at a draw, rows apart, with random signs so that none cancels another;
                 without a path, of the score times |log p| + |log q|. `parameters`: of (model, family); None: the first ones.
     """
-    parts = Parts(subject.model, subject.family, estimator)
     if parameters is None:
         parameters = split_trainable((subject.model, subject.family))[0]
-    arrays, static = eqx.partition((parts, subject.objective), eqx.is_array)
+    arrays, static = eqx.partition((subject.model, subject.family, subject.objective), eqx.is_array)
     key = jr.key_data(key_for(subject.seed, "sizes"))
     squares = jax.device_get(_squares(Static(static), arrays, parameters, fixed, key))
     flat = [np.ravel(np.asarray(a, np.float64)) for a in jax.tree.leaves(squares)]
