@@ -13,7 +13,7 @@ from ..families.base import AbstractDistribution, AbstractFamily
 from ..families.consistent import check_halves
 from ..gradients.base import AbstractEstimator
 from ..gradients.plans import AbstractPlan
-from ..judge import Composition, check_reads_row, refusals
+from ..judge import Composition, refusals
 from ..models.base import AbstractModel
 from ..objectives.base import AbstractObjective
 from ..tree import length
@@ -93,7 +93,6 @@ def _factors(latents: PyTree, kinds: dict[str, str]) -> AbstractDistribution:
 
 def bind(family: AbstractFamily, model: AbstractModel, rows: PyTree, seed: int) -> AbstractFamily:
     """The family sized for the model; one without a local part gets a table of them where the model has local latents."""
-    check_reads_row(model, family)
     made = _bound(family, model, rows, seed)
     check_halves(made)
     return made
