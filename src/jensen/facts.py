@@ -1,7 +1,8 @@
 """Facts: what a part of a composition promises. A fact is a promise with a test; parts declare, one judge compares."""
 
 import enum
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 
 class Fact(enum.Enum):
@@ -52,3 +53,22 @@ class Requirement(NamedTuple):
     fact: Fact
     because: str
     instead: str
+
+
+# ---- what a subclass keeps of its parent's promises ------------------------------------------------------------------
+def owner(cls: type, name: str) -> type:
+    """The class that wrote this attribute of `cls`."""
+    return next((c for c in cls.__mro__ if name in vars(c)), object)
+
+
+def rewritten(cls: type, since: type, names: Sequence[str]) -> list[type]:
+    """The classes below `since` that wrote anew, in `cls`, what `since` already said by these methods."""
+    said = [n for n in names if hasattr(since, n) and not hasattr(getattr(since, n), "__isabstractmethod__")]
+    return [owner(cls, n) for n in said if owner(cls, n) not in since.__mro__]
+
+
+def amend(cls: Any, name: str, change: Callable[[Any], Any]) -> None:
+    """An inherited attribute, or property, with a change made to its value."""
+    inherited = vars(owner(cls, name))[name]
+    amended = (lambda self: change(inherited.fget(self))) if isinstance(inherited, property) else None
+    setattr(cls, name, change(inherited) if amended is None else property(amended))

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from .errors import IncompatibleComposition
+from .errors import IncompatibleComposition, explain
 from .facts import Fact
 from .families.base import AbstractFamily
 from .gradients.base import AbstractEstimator
@@ -87,6 +87,19 @@ def check(c: Composition) -> None:
         asked = f"`{_name(c.gradient)}` cannot estimate the gradient of `{_name(c.objective)}` for `{_name(c.family)}`"
         lines = [f"  - needs: {w}.\n    because: {b}\n    instead: {i}" for w, b, i in reasons]
         raise IncompatibleComposition(f"{asked} and `{_name(c.model)}`:\n" + "\n".join(lines))
+
+
+def check_reads_row(model: AbstractModel, family: AbstractFamily) -> None:
+    """Raises IncompatibleComposition for one q for all rows where every row has a latent of its own. Its gradients are right,
+    and proven so, but no fit of it is the posterior of any row."""
+    if not model.plated or family.reads_row:
+        return
+    name = _name(family)
+    wrong = f"`{name}` is one and the same q for all rows"
+    because = f"every row of `{_name(model)}` has a latent of its own, whose posterior depends on the row"
+    instead = f"Amortised({name}(...)), or Table({name}(...)) for parameters of each row's own"
+    asked = f"`fit` of `{_name(model)}` with `{name}`"
+    raise IncompatibleComposition(explain(asked, wrong, because, instead))
 
 
 def _name(part) -> str:

@@ -56,6 +56,15 @@ def split_trainable(tree: PyTree) -> tuple[PyTree, PyTree]:
     return eqx.partition(tree, spec)
 
 
+def replaced(part: T, **fields: Any) -> T:
+    """The same module with other values in these fields, static ones too. Its class and its other fields stay: so a
+    subclass is still itself after it was sized."""
+    new = object.__new__(type(part))
+    for name, value in (vars(part) | fields).items():
+        object.__setattr__(new, name, value)
+    return new
+
+
 def stop(tree: PyTree) -> PyTree:
     """The same tree with `stop_gradient` on every inexact array."""
     return jax.tree.map(lambda a: jax.lax.stop_gradient(a) if eqx.is_inexact_array(a) else a, tree)

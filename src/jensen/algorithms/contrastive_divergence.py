@@ -14,7 +14,7 @@ from ..batch import Batch
 from ..errors import OptionError, explain
 from ..models.annealed import AnnealedPath
 from ..models.boltzmann import AbstractBoltzmann, Half
-from ..tree import split_trainable
+from ..tree import replaced, split_trainable
 from .base import AbstractAlgorithm
 from .descent import Optimiser
 from .pseudo_likelihood import MONITORED, pseudo_log_likelihood
@@ -96,11 +96,7 @@ class ContrastiveDivergence(AbstractAlgorithm):
 
     def bind(self, machine: AbstractBoltzmann, optimiser: Optimiser) -> "ContrastiveDivergence":
         """The same algorithm for this machine."""
-        return ContrastiveDivergence(
-            self.k, self.persistent, n_chains=self.n_chains, n_temperatures=self.n_temperatures,
-            weight_decay=self.weight_decay, sparsity=self.sparsity, centred=self.centred, n_sweeps=self.n_sweeps,
-            machine=machine, optimiser=optimiser,
-        )  # fmt: skip
+        return replaced(self, machine=machine, optimiser=optimiser)
 
     @property
     def start(self) -> AbstractBoltzmann:

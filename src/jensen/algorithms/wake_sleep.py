@@ -14,6 +14,7 @@ from ..batch import Batch
 from ..errors import OptionError, explain
 from ..facts import Fact, Requirement
 from ..gradients.base import Bound, Estimate
+from ..models.base import like_rows
 from ..objectives import ELBO, IWAE
 from ..tree import length, row_spec, split_trainable, stop
 from .descent import Optimiser
@@ -49,6 +50,9 @@ class AbstractWakeSleep(AbstractSideBySide):
         """Of the K draws of a row; they sum to 1."""
 
     def problems(self, composition) -> list[tuple[str, str, str]]:
+        if composition.model.plated and self.sleep_phi and not composition.family.any_row:
+            wrong = f"a q(z | x) for any x; `{type(composition.family).__name__}` (family) has one for the fitted rows"
+            return [(wrong, "in the sleep phase q learns from rows that the model draws", 'method="wake-wake"')]
         if composition.model.plated:
             return []
         where = f"`{type(composition.model).__name__}` (model) has latents that all rows share"
@@ -97,7 +101,7 @@ class AbstractWakeSleep(AbstractSideBySide):
         """log q(z | x) of a dream (z, x) ~ p for each row; a dream weighs what its row does."""
         model: Any = parts.model
         z, x = stop(jax.vmap(model.sample_joint)(keys))
-        x = jax.tree.map(lambda a, row: a.reshape(row.shape), x, batch.rows)
+        x = like_rows(x, batch.rows, "the sleep phase of wake-sleep")
         dreams = Bound.make(parts.model, parts.family, self.objective, Batch(x, batch.weight))
         return dreams.log_prob(jax.tree.map(lambda a: a[None], z))[0]
 

@@ -17,7 +17,7 @@ from ..facts import Fact
 from ..families.base import AbstractFamily
 from ..gradients.base import Bound
 from ..hamiltonian import adapted, at, leap
-from ..models.base import AbstractModel
+from ..models.base import AbstractModel, like_rows
 from ..tree import Layout
 from .likelihood import LogLikelihood, counts, needs_gradients, over_rows, weighed, with_density
 
@@ -79,17 +79,13 @@ def bracket(
         raise OptionError(explain(asked, "not a positive whole number", because, "n_rows=100"))
     family = with_density(fit.family)
     z, x = jax.jit(jax.vmap(model.sample_joint))(jr.split(key_for(seed, "bracket"), n_rows))
-    x = jax.tree.map(lambda a, row: a.reshape(n_rows, *row.shape[1:]), x, _like(fit, x))
+    x = x if fit.rows is None else like_rows(x, fit.rows, "`bracket`")
     steps = _checked(model, family, start, options)
     lower = annealed(model, family, x, n_samples, seed, start=start, **options)
     upper = over_rows(
         functools.partial(_backward, start=start, **steps), model, family, x, n_samples, seed, "reverse ais", extra=z
     )
     return dataclasses.replace(lower, upper=-upper.values)
-
-
-def _like(fit: "Fit", x: Any) -> Any:
-    return x if fit.rows is None else fit.rows
 
 
 def _checked(model: AbstractModel, family: AbstractFamily, start: str, options: dict) -> dict[str, int]:

@@ -84,7 +84,8 @@ def calibrate(
                 and fits.   prob: 1 - the level of `ok`, and the mass of the plotted envelope.
                 refit: `refit(model, seed=...)`, and `refit(model, rows, seed=...)` for models that do not hold their
                 data -> fit; default: `fit.refit`.   simulate: key -> (latent, rows), for models that cannot
-                simulate; (latent, model) where the model holds its data; for NumPyro (values of latents, of observed).
+                simulate, the latent as `log_density` takes it; (latent, model) where the model holds its data; for
+                NumPyro (values of latents, of observed).
     Returns:    what was found; fits that failed are counted and left out, UNRELIABLE ones counted and kept.
     Raises:     ModelError for an improper prior, a factor, a latent for each row; OptionError.
     Cost:       n_simulations fits; nothing is compiled after the first.
@@ -100,11 +101,11 @@ def calibrate(
     rng = np.random.default_rng([seed % 2**32, 1])
     seen, errors, unreliable, names = [], [], 0, []
     for i in range(n_simulations):
-        truth, model, rows = make(i)
+        truth, latent, model, rows = make(i)
         names = [*Layout(truth).names(), LOG_JOINT]
         try:
             again = refit(model, seed=seed + i) if rows is None else refit(model, rows, seed=seed + i)
-            seen.append(_rank(again, model, truth, rows, rng))
+            seen.append(_rank(again, model, truth, latent, rows, rng))
             unreliable += str(again.verdict) == "UNRELIABLE"
         except Exception as error:  # a failure is a finding about the method, not the end of the study
             errors.append(error)
@@ -121,8 +122,9 @@ def _check(n_simulations: int, prob: float) -> None:
         raise OptionError(explain(f"calibrate(prob={prob})", "it is not between 0 and 1", because, "prob=0.95"))
 
 
-def _maker(fit: Any, simulate: Callable | None, seed: int) -> Callable[[int], tuple[PyTree, Any, PyTree]]:
-    """i -> (true latents in the user's coordinates, model, rows or None where the model holds its data)."""
+def _maker(fit: Any, simulate: Callable | None, seed: int) -> Callable[[int], tuple[PyTree, PyTree, Any, PyTree]]:
+    """i -> (true latents in the user's coordinates; as `log_density` takes them, or None where the model can tell; model;
+    rows or None where the model holds its data)."""
     model, asked = fit.model, "calibrate(fit)"
     if model is None:
         because, instead = "data are simulated from it", "load(folder, model=...)"
@@ -136,25 +138,25 @@ def _maker(fit: Any, simulate: Callable | None, seed: int) -> Callable[[int], tu
 
         draw = simulate if simulate is not None else lambda key: numpyro.simulate(model, key)
 
-        def make(i: int) -> tuple[PyTree, Any, PyTree]:
+        def make(i: int) -> tuple[PyTree, PyTree, Any, PyTree]:
             truth, values = draw(key_for(seed, f"simulate {i}"))
-            return arrays(truth), numpyro.with_observed(model, arrays(values)), None
+            return arrays(truth), None, numpyro.with_observed(model, arrays(values)), None
 
         return make
     if simulate is None:
         wrong, because = f"a {type(model).__name__} cannot simulate", "a density says nothing of how to draw data"
         raise ModelError(explain(asked, wrong, because, "simulate=lambda key: (latent, rows), or a NumPyro model"))
 
-    def make_rows(i: int) -> tuple[PyTree, Any, PyTree]:
+    def make_rows(i: int) -> tuple[PyTree, PyTree, Any, PyTree]:
         z, data = simulate(key_for(seed, f"simulate {i}"))
         new, rows = (data, None) if isinstance(data, AbstractModel) else (model, data)
-        return new.constrain(arrays(z)), new, rows
+        return new.constrain(arrays(z)), arrays(z), new, rows
 
     return make_rows
 
 
 def _rank(
-    fit: Any, model: Any, truth: PyTree, rows: PyTree, rng: np.random.Generator
+    fit: Any, model: Any, truth: PyTree, latent: PyTree, rows: PyTree, rng: np.random.Generator
 ) -> tuple[Int[np.ndarray, " D"], Float[np.ndarray, " D"]]:
     """Of each coordinate, and of log p(z, x): rank of the true value among draws, and share of draws above it."""
     n = len(fit.log_p)
@@ -168,7 +170,7 @@ def _rank(
         raise ModelError(explain("ranking true values", wrong, "a rank needs draws", "a fit of the model it is given"))
     arrays, static = eqx.partition(model, eqx.is_array)
     with in_precision_of(fit.draws):
-        at_truth = float(_log_joint(Static(static), arrays, truth, rows))
+        at_truth = float(_log_joint(Static(static), arrays, truth, latent, rows))
     log_p = flat(fit.log_p)
     draws = np.column_stack([draws, np.where(np.isnan(log_p), -np.inf, log_p)])
     true = np.append(true, at_truth)
@@ -179,10 +181,9 @@ def _rank(
 
 
 @compiled(0)
-def _log_joint(static: Static, arrays: Any, truth: PyTree, rows: PyTree) -> Array:
+def _log_joint(static: Static, arrays: Any, truth: PyTree, latent: PyTree, rows: PyTree) -> Array:
     model = eqx.combine(arrays, static.tree)
-    z = model.unconstrain(truth)[0] if hasattr(model, "unconstrain") else truth
-    return model.log_density(z, Batch(rows))
+    return model.log_density(model.unconstrain(truth)[0] if latent is None else latent, Batch(rows))
 
 
 def _result(seen: dict[str, tuple[np.ndarray, np.ndarray]], errors: list, unreliable: int, prob: float) -> Calibration:

@@ -206,6 +206,7 @@ def over_rows(
     if not isinstance(n_samples, int) or n_samples < 1:
         because = "it counts draws"
         raise OptionError(explain(f"n_samples={n_samples!r}", "not a positive whole number", because, "n_samples=1000"))
+    family.check_rows(rows)
     arrays, static = eqx.partition((model, family, step), eqx.is_array)
     key, n, out = key_for(seed, f"log likelihood by {method}"), length(rows), []
     size = min(CELLS[0], n)

@@ -15,7 +15,6 @@ from .flow import RealNVP as RealNVP
 from .flow import Spline as Spline
 from .full_rank import FullRank as FullRank
 from .global_local import GlobalLocal as GlobalLocal
-from .global_local import Table as Table
 from .hierarchical import Hierarchical as Hierarchical
 from .implicit import Implicit as Implicit
 from .layered import Layers as Layers
@@ -31,5 +30,6 @@ from .skewed import SinhArcsinh as SinhArcsinh
 from .structured import Autoregressive as Autoregressive
 from .sylvester import Householder as Householder
 from .sylvester import Sylvester as Sylvester
+from .table import Table as Table
 from .univariate import Univariate as Univariate
 from .variational_gp import VariationalGP as VariationalGP

@@ -9,7 +9,7 @@ from jaxtyping import Array, PyTree
 
 from ..errors import ModelError, explain
 from ..nets import MLP
-from ..tree import Frozen, row_spec, split_shared, split_trainable
+from ..tree import Frozen, replaced, row_spec, split_shared, split_trainable
 from .base import UNSIZED, AbstractDistribution, AbstractFamily
 from .mean_field import MeanField
 
@@ -63,8 +63,11 @@ class Amortised(AbstractFamily):
         return self._whole().kind_of(site)
 
     def sharpened(self):
-        whole = self._whole().sharpened()
-        return Amortised(whole, self.encoder, hidden=self.hidden, activation=self.activation)  # type: ignore[arg-type]
+        return self._around(self._whole().sharpened())
+
+    def _around(self, distribution: Any, **fields: Any) -> "Amortised":
+        own, shared = split_shared(distribution)
+        return replaced(self, distribution=Frozen(own), shared=shared, **fields)
 
     def bind(self, latents, rows, key):
         if rows is None:
@@ -84,7 +87,6 @@ class Amortised(AbstractFamily):
         encoder = self.encoder
         if encoder is None:
             encoder = MLP(key, n_inputs, self.hidden, n_params, activation=self.activation)
-        sized = Amortised(distribution, encoder, hidden=self.hidden, activation=self.activation)
         out = jax.tree.leaves(eqx.filter_eval_shape(encoder, row))
         if [a.shape for a in out] not in ([(n_params,)], [a.shape for a in leaves]):
             raise ModelError(
@@ -95,7 +97,7 @@ class Amortised(AbstractFamily):
                     f"one array of shape ({n_params},), or a tuple of arrays of those shapes",
                 )
             )
-        return sized
+        return self._around(distribution, encoder=encoder)
 
     def __call__(self, x: PyTree) -> AbstractDistribution:
         params, rest = split_trainable(self.distribution.value)

@@ -1,7 +1,33 @@
 """Families: which q may be chosen. `family(x)` is the distribution for x; with global latents x plays no part.
 
-To write one: subclass `AbstractPlain`, give `facts`, `noise_law`, `transform`, `log_prob`, `bind` and `layout`; all of
-them unbatched (one draw, one datum). Batching happens elsewhere, once.
+To write one: subclass `AbstractPlain`, give `facts`, `kind_of`, `bind`, `noise_law`, `transform` and `log_prob`; all of
+them unbatched (one draw, one datum). Batching happens elsewhere, once. Arrays of floats in its fields are trained.
+
+    class Logistic(AbstractPlain):
+        loc: Array
+        log_scale: Array
+        layout: Layout = eqx.field(static=True)  # how the latents lie in one vector
+        facts = PLAIN | {Fact.REPARAMETERISED}
+
+        def __init__(self, latents=None):
+            self.layout = None if latents is None else Layout(latents)
+            self.loc = self.log_scale = None if latents is None else jnp.zeros(self.layout.size)
+
+        def kind_of(self, site):
+            return "real"
+
+        def bind(self, latents, rows, key):
+            return type(self)(latents)
+
+        def noise_law(self):
+            return Uniform(self.loc.shape)
+
+        def transform(self, noise):
+            return self.layout.unravel(self.loc + jnp.exp(self.log_scale) * (jnp.log(noise) - jnp.log1p(-noise)))
+
+        def log_prob(self, draw):
+            u = (self.layout.ravel(draw) - self.loc) * jnp.exp(-self.log_scale)
+            return -(u + 2 * jax.nn.softplus(-u) + self.log_scale).sum()
 """
 
 import abc
@@ -10,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Self
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
 
-from ..facts import Fact
+from ..facts import Fact, amend, owner, rewritten
 from .noise import iid
 
 if TYPE_CHECKING:  # not a field: a checker would want it in `__init__`
@@ -27,6 +53,43 @@ OF_ONE_LAW = frozenset({Fact.LAYERS, Fact.BINARY, Fact.WEAK_DERIVATIVE, Fact.STA
 
 UNSIZED: Any = None  # what an array or a layout is until `bind` sizes it
 
+_LAW = ("noise_law", "transform", "log_prob")  # what a distribution is
+_BY_LAYERS = ("next_logits", "layer_log_probs")
+_KNOWN_OF_IT = {
+    Fact.ENTROPY: ("entropy",),
+    Fact.MOMENTS: ("moments",),
+    Fact.MOMENT_LOG_PROB: ("expected_log_prob",),
+    Fact.ENUMERABLE: ("support",),
+    Fact.WEAK_DERIVATIVE: ("weak_derivatives",),
+    Fact.STANDARDISED: ("standardise", "unstandardise"),
+    Fact.NORMAL_SCORES: ("from_normal", "to_normal", "log_probs"),
+    Fact.LAYERS: _BY_LAYERS,
+    Fact.BINARY: _BY_LAYERS,
+    Fact.FACTORS: ("log_factors",),
+    Fact.PRODUCT: ("sites", "log_factors"),
+    Fact.SEMI_IMPLICIT: ("log_joint",),
+    Fact.INDEPENDENT_COORDINATES: (),
+}
+"""Facts that are knowledge of one law, and the methods that hold it: a subclass with another law does not inherit them."""
+_BOTH_AT_ONCE = ("transform_and_log_ratio", "transform_and_log_estimate")
+
+
+def same_law(q: Any, parent: type) -> bool:
+    """Is q a `parent`, with the noise, draws and density of that class?"""
+    return isinstance(q, parent) and all(getattr(type(q), name) is getattr(parent, name) for name in _LAW)
+
+
+def _withdraw(cls: Any) -> None:
+    """Takes from a class what belongs to the law of a parent that it does not have."""
+    for name in _BOTH_AT_ONCE:
+        if rewritten(cls, owner(cls, name), _LAW):
+            setattr(cls, name, vars(AbstractDistribution)[name])
+    changed = rewritten(cls, owner(cls, "facts"), _LAW)
+    if changed:
+        anew = lambda name: all(c in owner(cls, name).__mro__ for c in changed)
+        lost = {fact for fact, names in _KNOWN_OF_IT.items() if not names or not all(map(anew, names))}
+        amend(cls, "facts", lambda facts: frozenset(facts) - lost)
+
 
 class AbstractFamily(eqx.Module):
     """A conditional distribution is a call: `family(x)` is the distribution for datum (or batch) x."""
@@ -36,9 +99,9 @@ class AbstractFamily(eqx.Module):
     @abc.abstractmethod
     def __call__(self, x: PyTree) -> "AbstractDistribution": ...
 
-    @abc.abstractmethod
     def kind_of(self, site: str) -> str:
-        """What its draws of a (global) site are: "real", "binary" (0. and 1.) or "category" (one-hot)."""
+        """What its draws of a (global) site are: "real" unless written anew, "binary" (0. and 1.) or "category" (one-hot)."""
+        return "real"
 
     @abc.abstractmethod
     def bind(self, latents: PyTree, rows: PyTree, key: Array) -> Self:
@@ -48,6 +111,19 @@ class AbstractFamily(eqx.Module):
         Raises:     ModelError where the latents do not fit.
         """
 
+    @property
+    def reads_row(self) -> bool:
+        """Does q(. | x) depend on x? A distribution is the same for all x, unless its class writes `__call__` anew."""
+        return True
+
+    @property
+    def any_row(self) -> bool:
+        """Is there a q(. | x) for any x, or only for the rows that q was sized for?"""
+        return True
+
+    def check_rows(self, rows: PyTree) -> None:
+        """Raises ModelError if there is no q(. | x) for some of these rows (leading axis N)."""
+
     def sharpened(self) -> "AbstractFamily":
         """The same q with a log_ratio nearer to its log density, at any cost: what fitted q are judged with. Itself, unless
         written anew."""
@@ -55,7 +131,20 @@ class AbstractFamily(eqx.Module):
 
 
 class AbstractDistribution(AbstractFamily):
-    """q. Its primitive is the pair noise/transform; a draw may carry more than the latent (an extended space)."""
+    """q. Its primitive is the pair noise/transform; a draw may carry more than the latent (an extended space).
+
+    A subclass of a family that writes `noise_law`, `transform` or `log_prob` anew is another law. Of what was known of the
+    old one (entropy, moments, support, log q from the noise, ...) it keeps what it writes anew too; the other facts are
+    withdrawn, unless it declares `facts` itself.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        _withdraw(cls)
+
+    @property
+    def reads_row(self) -> bool:
+        return type(self).__call__ is not AbstractDistribution.__call__
 
     @abc.abstractmethod
     def noise_law(self) -> PyTree:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from ..errors import ModelError, explain
 from ..facts import Fact
 from ..tree import default_float
-from .base import PLAIN, UNSIZED, AbstractDistribution, AbstractPlain
+from .base import PLAIN, UNSIZED, AbstractDistribution, AbstractPlain, same_law
 from .discrete import Bernoulli, Categorical, _fits, _one_array
 from .noise import Uniform
 from .relaxation import Binary, OneHot, check_temperature
@@ -109,7 +109,7 @@ def relaxed(prior: AbstractDistribution, temperature: float = 0.5) -> Concrete:
 
     Raises:     ModelError for any other distribution.
     """
-    if not isinstance(prior, (Bernoulli, Categorical)):
+    if not (same_law(prior, Bernoulli) or same_law(prior, Categorical)):
         asked = f"`relaxed({type(prior).__name__})`"
         because = "the relaxed prior is made of the logits of independent variables"
         instead = "Bernoulli(logits) or Categorical(logits); or gradients.GumbelSoftmax() with the prior as it is"

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from ..errors import ModelError, OptionError, explain
 from ..facts import Fact
 from ..nets import ACTIVATIONS, MLP
-from ..tree import Layout, Shared, default_float
+from ..tree import Layout, Shared, default_float, replaced
 from .base import UNSIZED, AbstractDistribution, AbstractFamily
 from .gaussian import check_scale, sized
 from .mean_field import MeanField
@@ -91,7 +91,7 @@ class NormalNet(AbstractFamily):
         if self.layout is not None:
             return self
         n_noise = sum(a.size for a in jax.tree.leaves(rows[1]))
-        return NormalNet(self.hidden, self.activation, self.start, layout, n_noise, key)
+        return replaced(self, **vars(NormalNet(self.hidden, self.activation, self.start, layout, n_noise, key)))
 
     def __call__(self, x: PyTree) -> MeanField:
         context, eps = x

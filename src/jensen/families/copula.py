@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from ..errors import ModelError, OptionError, explain
 from ..facts import Fact
-from ..tree import Layout, default_float
+from ..tree import Layout, default_float, replaced
 from .base import PLAIN, UNSIZED, AbstractDistribution, AbstractPlain
 from .gaussian import log_normal_from_noise
 from .noise import StandardNormal
@@ -76,7 +76,7 @@ class GaussianCopula(AbstractPlain):
         n = Layout(latents).size
         lower = jnp.zeros((n, n), default_float()) if self.lower is None else self.lower
         shapes = tuple(tuple(spec.shape) for spec in tree.values())
-        return GaussianCopula(bound if names is not None else bound["z"], lower=lower, shapes=shapes)
+        return replaced(self, names=names, laws=tuple(bound.values()), lower=lower, shapes=shapes)
 
     def _named(self) -> dict[str, Any]:
         return dict(zip(self.names or (), self.laws, strict=True))

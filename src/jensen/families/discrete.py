@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from ..errors import ModelError, explain
 from ..facts import Fact
-from ..tree import Layout, default_float
+from ..tree import Layout, default_float, replaced
 from .base import PLAIN, UNSIZED, AbstractPlain, AbstractVar
 from .noise import Uniform
 from .weak import one_by_one
@@ -102,7 +102,7 @@ class Bernoulli(AbstractOneLayer):
     def bind(self, latents, rows, key):
         shape = _one_array("Bernoulli", latents)
         _fits("Bernoulli", self.logits, shape)
-        return self if self.logits is not None else Bernoulli(jnp.zeros(shape))
+        return self if self.logits is not None else replaced(self, logits=jnp.zeros(shape, default_float()))
 
     def noise_law(self):
         return Uniform(self.logits.shape)
@@ -164,7 +164,7 @@ class Categorical(AbstractOneLayer):
     def bind(self, latents, rows, key):
         shape = _one_array("Categorical", latents)
         _fits("Categorical", self.logits, shape)
-        return self if self.logits is not None else Categorical(jnp.zeros(shape))
+        return self if self.logits is not None else replaced(self, logits=jnp.zeros(shape, default_float()))
 
     def noise_law(self):
         return Uniform(self.logits.shape[:-1])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..facts import Fact
-from ..tree import Layout, default_float
+from ..tree import Layout, default_float, replaced
 from .base import PLAIN, UNSIZED, AbstractPlain
 from .gaussian import check_scale, gaussian_entropy, log_normal_from_noise, sized, start_log_scale, start_scale
 from .noise import StandardNormal
@@ -46,7 +46,7 @@ class FullRank(AbstractPlain):
 
     def bind(self, latents, rows, key):
         layout = sized("FullRank", self.layout, latents)
-        return self if self.layout is not None else FullRank(layout.shape_tree(), scale=self.start)
+        return self if self.layout else replaced(self, **vars(FullRank(layout.shape_tree(), scale=self.start)))
 
     def _apply(self, eps):
         """L eps, with the row scale outside so that one step size suits rows of any scale."""

@@ -5,48 +5,16 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.random as jr
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
 from ..batch import Batch
 from ..errors import ModelError, explain
 from ..facts import Fact
-from ..tree import length, row_spec, split_trainable, tile_trainable
+from ..tree import length, replaced, row_spec
 from .base import OF_ONE_LAW, AbstractDistribution, AbstractFamily
 from .mean_field import MeanField
 from .noise import is_law
-
-
-class Table(AbstractFamily):
-    """One set of parameters a row, looked up by the row's index: non-amortised local latents.
-
-    Arguments:  distribution: over one row's latents (default `MeanField()`).   n_rows: filled in by `bind`.
-    Cost:       parameters grow with the data; `Amortised` does not.
-    """
-
-    distribution: AbstractDistribution
-    n_rows: int | None = eqx.field(static=True)
-
-    def __init__(self, distribution: AbstractDistribution | None = None, n_rows: int | None = None):
-        self.distribution = MeanField() if distribution is None else distribution
-        self.n_rows = n_rows
-
-    @property
-    def facts(self):
-        return self.distribution.facts
-
-    def kind_of(self, site):
-        return self.distribution.kind_of(site)
-
-    def bind(self, latents, rows, key):
-        if self.n_rows is not None:
-            return self
-        n_rows = length(rows)
-        one = self.distribution.bind(latents, None, key)
-        return Table(tile_trainable(one, n_rows), n_rows)
-
-    def __call__(self, x: PyTree) -> AbstractDistribution:
-        params, rest = split_trainable(self.distribution)
-        return eqx.combine(jax.tree.map(lambda a: a[x["index"]], params), rest)
+from .table import Table
 
 
 class GlobalLocal(AbstractFamily):
@@ -77,7 +45,7 @@ class GlobalLocal(AbstractFamily):
                     "`GlobalLocal` for a model without a plate of rows",
                     "its latents are all of one kind",
                     "it is a product of q(global) and one q for each row's own latents",
-                    "MeanField(), or Amortised() for a model with a latent for each row",
+                    "MeanField(); Amortised() or Table() for a model with a latent for each row",
                 )
             )
         for part in (self.top, self.local):
@@ -88,7 +56,7 @@ class GlobalLocal(AbstractFamily):
                     explain("`GlobalLocal(...)`", wrong, because, "an explicit family: FullRank(), RealNVP()")
                 )
         k1, k2 = jr.split(key)
-        return GlobalLocal(self.top.bind(latents[0], None, k1), self.local.bind(latents[1], rows, k2))
+        return replaced(self, top=self.top.bind(latents[0], None, k1), local=self.local.bind(latents[1], rows, k2))
 
     def __call__(self, x: Batch) -> "OnBatch":
         if x.rows is None:

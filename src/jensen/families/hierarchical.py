@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 
 from ..errors import OptionError, explain
 from ..facts import Fact
-from ..tree import Layout, Shared, default_float
+from ..tree import Layout, Shared, default_float, replaced
 from .amortised import Amortised
 from .base import AbstractDistribution, AbstractFamily
 from .conditional import is_sized, needs_density, one_row, spec_of
@@ -125,4 +125,4 @@ class Hierarchical(AbstractHierarchical):
             wide = self.n_auxiliary or Layout(latents).size
             mixing = mixing.bind(jax.ShapeDtypeStruct((wide,), default_float()), None, k1)
         conditional, reverse = self.bound_parts(latents, mixing, k2)
-        return Hierarchical(mixing, conditional.value, reverse.value, n_auxiliary=self.n_auxiliary)
+        return replaced(self, mixing=mixing, conditional=conditional, reverse=reverse)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from ..errors import ModelError, OptionError, explain
 from ..facts import Fact
 from ..nets import MLP
-from ..tree import Layout, Shared, default_float, row_spec
+from ..tree import Layout, Shared, default_float, replaced, row_spec
 from .base import UNSIZED, AbstractDistribution, AbstractFamily
 from .gaussian import check_scale, sized
 from .noise import StandardNormal
@@ -124,10 +124,7 @@ class Implicit(AbstractFamily):
             net = MLP(key, n_inputs + n_noise, self.hidden, layout.size, activation=self.activation)
             network = Generator(net, jnp.full(layout.size, math.log(self.scale), default_float()))
         _fits(network, n_inputs, n_noise, layout.size)
-        return Implicit(
-            network, noise=n_noise, hidden=self.hidden, activation=self.activation, scale=self.scale,
-            shape=layout.shape_tree(), reads=rows is not None,
-        )  # fmt: skip
+        return replaced(self, network=network, n_noise=n_noise, layout=layout, reads=rows is not None)
 
     def __call__(self, x: PyTree = None) -> Pushforward:
         dtype = default_float()

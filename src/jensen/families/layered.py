@@ -15,7 +15,7 @@ from ..errors import ModelError, explain
 from ..facts import Fact
 from ..kernels import bernoulli_log_prob
 from ..nets import MLP
-from ..tree import Shared, default_float
+from ..tree import Shared, default_float, replaced
 from .base import PLAIN, UNSIZED, AbstractPlain
 from .discrete import listed
 from .noise import Uniform
@@ -82,7 +82,8 @@ class Layers(AbstractPlain):
             )
         if mine:
             return self
-        return Layers({n: spec[n][0] for n in names}, hidden=self.hidden, activation=self.activation, key=key)
+        widths = {n: spec[n][0] for n in names}
+        return replaced(self, **vars(Layers(widths, hidden=self.hidden, activation=self.activation, key=key)))
 
     def _widths(self) -> list[int]:
         return [self.logits.shape[-1], *(net.biases[-1].shape[-1] for net in self.nets.value)]

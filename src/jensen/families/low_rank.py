@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..errors import OptionError, explain
 from ..facts import Fact
-from ..tree import Layout, default_float
+from ..tree import Layout, default_float, replaced
 from .base import PLAIN, UNSIZED, AbstractPlain
 from .gaussian import LOG_2PI, check_scale, sized, start_log_scale, start_scale
 from .noise import StandardNormal
@@ -54,7 +54,9 @@ class LowRank(AbstractPlain):
 
     def bind(self, latents, rows, key):
         layout = sized("LowRank", self.layout, latents)
-        return self if self.layout is not None else LowRank(layout.shape_tree(), rank=self.rank, scale=self.start)
+        if self.layout is not None:
+            return self
+        return replaced(self, **vars(LowRank(layout.shape_tree(), rank=self.rank, scale=self.start)))
 
     def _capacity(self):
         """C = I + F^T F, by which |I + F F^T| = |C| and (I + F F^T)^-1 = I - F C^-1 F^T (Woodbury)."""

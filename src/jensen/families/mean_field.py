@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..facts import Fact
-from ..tree import Layout, default_float
+from ..tree import Layout, default_float, replaced
 from .base import PLAIN, UNSIZED, AbstractPlain
 from .gaussian import (
     check_scale,
@@ -59,7 +59,7 @@ class MeanField(AbstractPlain):
 
     def bind(self, latents, rows, key):
         layout = sized("MeanField", self.layout, latents)
-        return self if self.layout is not None else MeanField(layout.shape_tree(), scale=self.start)
+        return self if self.layout else replaced(self, **vars(MeanField(layout.shape_tree(), scale=self.start)))
 
     def noise_law(self):
         return StandardNormal(self.loc.shape)

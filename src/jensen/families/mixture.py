@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from ..errors import ModelError, OptionError, explain
 from ..facts import Fact
 from ..tree import default_float, split_trainable
-from .base import PLAIN, UNSIZED, AbstractDistribution, AbstractPlain
+from .base import PLAIN, UNSIZED, AbstractDistribution, AbstractPlain, same_law
 from .full_rank import FullRank
 from .low_rank import LowRank
 from .mean_field import MeanField
@@ -60,7 +60,7 @@ class Mixture(AbstractPlain):
     @property
     def facts(self):
         example = self._example()
-        path = {Fact.REPARAMETERISED} if isinstance(example, (MeanField, FullRank, LowRank)) else set()
+        path = {Fact.REPARAMETERISED} if any(same_law(example, c) for c in (MeanField, FullRank, LowRank)) else set()
         return (frozenset(example.facts) & _SHARED) | path
 
     def _example(self) -> Any:

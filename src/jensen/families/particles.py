@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from ..errors import OptionError, explain
 from ..facts import Fact
-from ..tree import Layout, Shared, default_float
+from ..tree import Layout, Shared, default_float, replaced
 from .base import PLAIN, UNSIZED, AbstractFamily
 from .conditional import AbstractConditional, bind_conditional, start_conditional
 from .noise import Uniform
@@ -62,9 +62,9 @@ class Particles(AbstractConditional):
         conditional = bind_conditional(self.conditional.value, latents, self.hidden[0], eps, k1)
         if self.particles is not None:
             return self
-        new = Particles(self.n, conditional=conditional, n_noise=wide, hidden=self.hidden)
-        start = jnp.zeros(self.hidden[0], eps.dtype), Shared(jr.normal(k2, (self.n, wide), eps.dtype))
-        return eqx.tree_at(lambda q: (q.context, q.particles), new, start, is_leaf=lambda a: a is None)
+        particles = Shared(jr.normal(k2, (self.n, wide), eps.dtype))
+        context = jnp.zeros(self.hidden[0], eps.dtype)
+        return replaced(self, conditional=Shared(conditional), n_noise=wide, context=context, particles=particles)
 
     def noise_law(self):
         given = eqx.filter_eval_shape(lambda q: q.given(q.particles.value[0]), self)

@@ -9,7 +9,7 @@ import jax.random as jr
 
 from ..errors import ModelError, explain
 from ..facts import Fact
-from ..tree import Layout
+from ..tree import Layout, replaced
 from .base import OF_ONE_LAW, AbstractDistribution, AbstractPlain
 
 Name = str | tuple[str, ...]
@@ -83,7 +83,8 @@ class Product(AbstractPlain):
                 )
         groups = _grouped(self.names, latents)
         keys = jr.split(key, len(self.names))
-        return Product({n: q.bind(groups[n], rows, k) for (n, q), k in zip(self.sites.items(), keys, strict=True)})
+        factors = (q.bind(groups[n], rows, k) for (n, q), k in zip(self.sites.items(), keys, strict=True))
+        return replaced(self, factors=tuple(factors))
 
     def noise_law(self):
         return tuple(q.noise_law() for q in self.factors)

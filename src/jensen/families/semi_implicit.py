@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..errors import OptionError, explain
 from ..facts import Fact
-from ..tree import Frozen, Layout, Shared, default_float
+from ..tree import Frozen, Layout, Shared, default_float, replaced
 from .base import UNSIZED, AbstractDistribution, AbstractFamily
 from .conditional import AbstractConditional, bind_conditional, is_sized, needs_density, spec_of, start_conditional
 from .mean_field import MeanField
@@ -87,21 +87,11 @@ class SemiImplicit(AbstractConditional):
         conditional = bind_conditional(self.conditional.value, latents, self.hidden[0], spec_of(mixing), k2)
         made = Frozen(mixing) if isinstance(self.mixing.value, Frozen) else mixing
         context = jnp.zeros(self.hidden[0], default_float()) if self.context is None else self.context
-        return self._with(made, conditional, self.n_mixing, context)
-
-    def _with(self, mixing: Any, conditional: Any, n_mixing: int, context: Any) -> "SemiImplicit":
-        new = SemiImplicit(
-            conditional=conditional,
-            n_mixing=n_mixing,
-            n_noise=self.n_noise,
-            hidden=self.hidden,
-            n_verdict=self.n_verdict,
-        )
-        return eqx.tree_at(lambda q: (q.mixing, q.context), new, (Shared(mixing), context), is_leaf=lambda a: a is None)
+        return replaced(self, mixing=Shared(made), conditional=Shared(conditional), context=context)
 
     def sharpened(self):
         """The same q with `n_verdict` mixing draws: what importance weights are made with."""
-        return self._with(self.mixing.value, self.conditional.value, max(self.n_mixing, self.n_verdict), self.context)
+        return replaced(self, n_mixing=max(self.n_mixing, self.n_verdict))
 
     def noise_law(self):
         mixing = self._mixing()

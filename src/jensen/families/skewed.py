@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..facts import Fact
-from ..tree import Layout, default_float
+from ..tree import Layout, default_float, replaced
 from .base import PLAIN, UNSIZED, AbstractPlain
 from .gaussian import LOG_2PI, check_scale, sized, start_log_scale, start_scale
 from .noise import StandardNormal
@@ -47,7 +47,7 @@ class SinhArcsinh(AbstractPlain):
 
     def bind(self, latents, rows, key):
         layout = sized("SinhArcsinh", self.layout, latents)
-        return self if self.layout is not None else SinhArcsinh(layout.shape_tree(), scale=self.start)
+        return self if self.layout else replaced(self, **vars(SinhArcsinh(layout.shape_tree(), scale=self.start)))
 
     def noise_law(self):
         return StandardNormal(self.loc.shape)

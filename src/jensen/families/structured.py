@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from ..errors import ModelError, explain
 from ..facts import Fact
 from ..nets import MLP
-from ..tree import Layout, Shared, split_trainable
+from ..tree import Layout, Shared, replaced, split_trainable
 from .base import UNSIZED, AbstractDistribution, AbstractPlain
 from .mean_field import MeanField
 from .product import Product
@@ -88,17 +88,15 @@ class Autoregressive(AbstractPlain):
         keys = jr.split(key, 2 * len(names))
         laws = self.laws or tuple(MeanField() for _ in names)
         bound = {n: q.bind(latents[n], None, k) for n, q, k in zip(names, laws, keys, strict=False)}
-        new = Autoregressive(bound, reads=dict(self.reads), hidden=self.hidden, activation=self.activation)
+        new = replaced(self, names=tuple(bound), laws=tuple(bound.values()))
         if self.nets is not None:
-            return eqx.tree_at(lambda q: q.nets, new, self.nets, is_leaf=lambda a: a is None)
+            return new
         made = []
         for n, k in zip(names, keys[len(names) :], strict=True):
             size = sum(Layout(latents[m]).size for m in new._read(n))
             out = sum(a.size for a in jax.tree.leaves(split_trainable(bound[n])[0]))
             made.append(_silent(MLP(k, size, self.hidden, out, activation=self.activation)) if size else None)
-        return Autoregressive(
-            bound, reads=dict(self.reads), hidden=self.hidden, activation=self.activation, nets=tuple(made)
-        )
+        return replaced(new, nets=Shared(tuple(made)))
 
     def _read(self, site: str) -> tuple[str, ...]:
         names = self.names or ()

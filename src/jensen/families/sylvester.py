@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..errors import OptionError, explain
 from ..facts import Fact
-from ..tree import Layout, default_float
+from ..tree import Layout, default_float, replaced
 from .base import UNSIZED, AbstractPlain
 from .composite import Composite, apart, solve_tanh, square
 from .full_rank import FullRank
@@ -66,7 +66,7 @@ class Householder(AbstractPlain):
         layout = sized("Householder", self.layout, latents)
         if self.layout is not None:
             return self
-        return Householder(layout.shape_tree(), n_layers=self.n_layers, scale=self.start)
+        return replaced(self, **vars(Householder(layout.shape_tree(), n_layers=self.n_layers, scale=self.start)))
 
     def noise_law(self):
         return StandardNormal(self.loc.shape)

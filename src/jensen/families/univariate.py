@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from ..errors import OptionError, explain
 from ..facts import Fact
-from ..tree import default_float
+from ..tree import default_float, replaced
 from .base import PLAIN, UNSIZED, AbstractPlain
 from .discrete import _fits, _one_array
 from .noise import Keys, Uniform
@@ -142,7 +142,7 @@ class Univariate(AbstractPlain):
     def bind(self, latents, rows, key):
         shape = _one_array("Univariate", latents)
         if self.shape is None:
-            return Univariate(self.name, shape, periodic=self.periodic, **dict(self.start))
+            return replaced(self, **vars(Univariate(self.name, shape, periodic=self.periodic, **dict(self.start))))
         _fits("Univariate", next(iter(self.raw.values())), shape)
         return self
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..errors import OptionError, explain
 from ..facts import Fact
-from ..tree import Layout, Shared, default_float
+from ..tree import Layout, Shared, default_float, replaced
 from .amortised import Amortised
 from .base import PLAIN, UNSIZED, AbstractFamily, AbstractPlain
 from .conditional import needs_density, normal_at
@@ -142,13 +142,9 @@ class VariationalGP(AbstractHierarchical):
         if mixing is None:
             mixing = _start_pairs(k1, self.n_pairs, self.n_noise or layout.size, layout.size, self.scale, self.nugget)
             conditional = Shared(Around(jnp.full(layout.size, jnp.log(self.scale), default_float()), layout))
-        new = VariationalGP(
-            self.n_pairs, n_noise=self.n_noise, scale=self.scale, nugget=self.nugget, reverse=self.reverse.value
-        )
-        where = lambda q: (q.mixing, q.conditional)
-        new = eqx.tree_at(where, new, (mixing, conditional), is_leaf=lambda a: a is None)
-        parts = new.bound_parts(latents, mixing, k2)
-        return eqx.tree_at(lambda q: (q.conditional, q.reverse), new, parts)
+        new = replaced(self, mixing=mixing, conditional=conditional)
+        conditional, reverse = new.bound_parts(latents, mixing, k2)
+        return replaced(new, conditional=conditional, reverse=reverse)
 
 
 def _start_pairs(key: Array, n_pairs: int, n_noise: int, n_latent: int, scale: float, nugget: float) -> GPMixing:

@@ -10,6 +10,7 @@ from ..compiled import key_for
 from ..errors import OptionError, explain
 from ..facts import Fact
 from ..families.base import AbstractDistribution, AbstractFamily
+from ..families.consistent import check_halves
 from ..gradients.base import AbstractEstimator
 from ..gradients.plans import AbstractPlan
 from ..judge import Composition, refusals
@@ -21,6 +22,11 @@ FULL_RANK_LIMIT = 300  # latents above which a full covariance gives way to a lo
 ENUMERABLE_STATES = 256
 
 
+_BASES = {
+    "family": AbstractFamily, "objective": AbstractObjective, "gradient": AbstractEstimator, "plan": AbstractPlan,
+}  # fmt: skip
+
+
 def named(kind: str, value: Any, choices: dict[str, Any]) -> Any:
     """A part by its name, made with its defaults; anything but a string is returned as it is."""
     part = value
@@ -29,7 +35,7 @@ def named(kind: str, value: Any, choices: dict[str, Any]) -> Any:
         part = next((c for name, c in choices.items() if name.lower() == key), None)
     elif value is None or isinstance(value, eqx.Module):
         return value
-    elif value not in choices.values():
+    elif not (isinstance(value, type) and issubclass(value, _BASES.get(kind, eqx.Module))):
         part = None
     if part is not None:
         try:
@@ -87,6 +93,12 @@ def _factors(latents: PyTree, kinds: dict[str, str]) -> AbstractDistribution:
 
 def bind(family: AbstractFamily, model: AbstractModel, rows: PyTree, seed: int) -> AbstractFamily:
     """The family sized for the model; one without a local part gets a table of them where the model has local latents."""
+    made = _bound(family, model, rows, seed)
+    check_halves(made)
+    return made
+
+
+def _bound(family: AbstractFamily, model: AbstractModel, rows: PyTree, seed: int) -> AbstractFamily:
     key = key_for(seed, "bind")
     local = local_of(model)
     if local is None:

@@ -8,6 +8,7 @@ from jaxtyping import Array, PyTree
 from ..batch import Batch
 from ..compiled import compiled
 from ..function import Static
+from ..models.base import unconstrained
 
 
 @compiled(0, 3, 5)
@@ -32,7 +33,7 @@ def log_prob(static: Static, arrays: PyTree, z: PyTree, rows: PyTree, plated: bo
     family, own = eqx.combine(arrays, static.tree)
 
     def one(q, z):
-        u, log_jacobian = own.unconstrain(z) if hasattr(own, "unconstrain") else (z, 0.0)
+        u, log_jacobian = unconstrained(own, z)
         return q.log_prob(u) - log_jacobian
 
     if not plated:

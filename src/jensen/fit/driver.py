@@ -292,7 +292,7 @@ def _result(algorithm, composition, job, runner, outcome, history, step_size) ->
         diagnosis = diagnose_rows(log_p - log_q, n_rows(job.rows), layers=layers, learned=learned, **common)
     else:
         diagnosis = _global_diagnosis(z, log_p, log_q, common | {"complete": complete})
-    diagnosis = noted(diagnosis, algorithm.findings(carry))
+    diagnosis = noted(diagnosis, [*algorithm.findings(carry), *_also_fitted(parts.model)])
     family = type(composition.family).__name__
     seconds = outcome.seconds
     return Fit(
@@ -312,6 +312,17 @@ def _result(algorithm, composition, job, runner, outcome, history, step_size) ->
         n_skipped=skipped,
         trail=[Attempt(family, str(diagnosis.verdict), diagnosis.khat, diagnosis.elbo, seconds, why)],
     )
+
+
+def _also_fitted(model: AbstractModel) -> list[tuple[int, str]]:
+    """Of a model whose latents all rows share: which of its own arrays were fitted, so that data are not by mistake."""
+    trained = [] if model.plated else jax.tree_util.tree_flatten_with_path(split_trainable(model)[0])[0]
+    if not trained:
+        return []
+    named = ", ".join(f"`{jax.tree_util.keystr(path).lstrip('.')}` ({leaf.size:,})" for path, leaf in trained[:3])
+    more = f" and {len(trained) - 3} more arrays" if len(trained) > 3 else ""
+    what = "Point estimates, fitted along with q, are numbers of the model's own"
+    return [(0, f"{what}: {named}{more}. What is data is held as `Frozen`.")]
 
 
 def _global_diagnosis(z: Any, log_p: np.ndarray, log_q: np.ndarray, common: dict) -> Diagnosis:

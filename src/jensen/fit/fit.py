@@ -23,7 +23,7 @@ from ..facts import Fact
 from ..families.base import AbstractDistribution, AbstractFamily
 from ..gradients import plans
 from ..gradients.base import AbstractEstimator, Parts
-from ..judge import check
+from ..judge import check, check_reads_row
 from ..methods import AbstractMethod, AbstractSchedule, AbstractSideBySide
 from ..models.base import AbstractModel
 from ..models.coerce import as_model
@@ -194,7 +194,14 @@ def fit(
     )  # fmt: skip
 
     def attempt(family: AbstractFamily) -> Fit:
+        check_reads_row(model, family)
         bound = defaults.bind(family, model, rows, seed)
+        if isinstance(data, DynamicallyBinarized) and not bound.any_row:
+            asked, wrong = (
+                f"`{type(bound).__name__}` for bits that are drawn anew",
+                "it has a q for the fitted rows alone",
+            )
+            raise ModelError(explain(asked, wrong, "each step sees other rows", "Amortised(), or bits drawn once"))
         try:
             out = composed(model.traced(log_density_forms(model, rows, spec)), bound)
         except Untraced:  # a family that gives latents of another form than the model says

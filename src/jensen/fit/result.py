@@ -157,6 +157,8 @@ class Fit:
                     "sample(n, data=X)",
                 )
             )
+        if self.plated:
+            self.family.check_rows(rows)
         return rows, self.plated
 
     @_own_precision

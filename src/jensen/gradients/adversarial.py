@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from ..errors import OptionError, explain
 from ..facts import Fact
 from ..nets import MLP
-from ..tree import Frozen, Layout, default_float, length, row_spec
+from ..tree import Frozen, Layout, default_float, length, replaced, row_spec
 from .base import AbstractEstimator, Terms
 from .contrast import OF_DRAWS, contrasted, flat_draws, latent_layout, log_weights, whitening
 
@@ -83,7 +83,7 @@ class Adversarial(AbstractEstimator):
         n_row = 0 if rows is None else sum(a.size for a in jax.tree.leaves(row_spec(rows)))
         net = MLP(key, size + n_row, self.hidden, 1, activation="elu")
         net = eqx.tree_at(lambda m: m.weights[-1], net, jnp.zeros_like(net.weights[-1]))
-        return Adversarial(self.kind, hidden=self.hidden, steps=self.steps, rate=self.rate, net=Frozen(net), size=size)
+        return replaced(self, net=Frozen(net), size=size)
 
     def problems(self, composition):
         return contrasted("Adversarial", self.kind).problems(composition, "Adversarial")

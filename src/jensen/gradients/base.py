@@ -42,8 +42,9 @@ class Bound(eqx.Module):
         if not model.plated:
             return cls(model, family(batch), objective, batch, ())
         n = length(batch.rows)
-        if isinstance(family, AbstractDistribution):
-            return cls(model, tile_trainable(family, n), objective, batch.rows, (n,))
+        if not family.reads_row:
+            same: Any = tile_trainable(family, n)
+            return cls(model, same, objective, batch.rows, (n,))
         axes = row_axes(eqx.filter_eval_shape(family, row_spec(batch.rows)))
         return cls(model, eqx.filter_vmap(family, out_axes=axes)(batch.rows), objective, batch.rows, (n,))
 

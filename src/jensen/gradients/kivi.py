@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..errors import OptionError, explain
-from ..tree import Layout
+from ..tree import Layout, replaced
 from .base import Terms
 from .contrast import (
     AbstractDrawsOnly,
@@ -64,7 +64,7 @@ class KernelRatio(AbstractDrawsOnly):
         self.ridge, self.floor, self.size = float(ridge), float(floor), size
 
     def bind(self, latents, rows, key):
-        return KernelRatio(self.kind, ridge=self.ridge, floor=self.floor, size=Layout(latents).size)
+        return replaced(self, size=Layout(latents).size)
 
     def problems(self, composition):
         return contrasted("KernelRatio", self.kind).problems(composition, "KernelRatio")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from ..nets import MLP
-from ..tree import row_spec
+from ..tree import replaced, row_spec
 from .base import AbstractEstimator, Terms
 from .baselines import Mean
 from .requirements import FRESH, LINEAR, SCORE
@@ -48,7 +48,7 @@ class NVIL(AbstractEstimator):
             return self
         n = sum(a.size for a in jax.tree.leaves(row_spec(rows)))
         net = MLP(key, n, self.hidden, 1, activation="tanh")
-        return NVIL(self.hidden, normalise=self.normalise, decay=self.decay, net=net)
+        return replaced(self, net=net)
 
     def init(self, bound):
         return Mean.start((0.0, 0.0))

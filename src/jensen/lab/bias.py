@@ -4,13 +4,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..tree import default_float
 from .probe import Sums
 
 LEVEL = 1e-3  # chance that a table of unbiased estimators shows a biased one
 SHRINK = (
     20.0  # pseudo-observations of the array's mean variance: a coordinate that hardly ever moved has none of its own
 )
-ROUNDING = 1e-5
+ROUNDING = 64  # units in the last place that a mean over steps may be off, of its own size
+CANCELLED = (
+    16  # units in the last place of the terms that the gradient is a sum of: it may be nothing but their rounding
+)
 
 
 class Reference(NamedTuple):
@@ -80,8 +84,18 @@ def pooled_reference(members: dict[str, Sums], arrays: list[slice]) -> Reference
     return Reference(np.asarray(mean), np.asarray(variance), sum(m.n for m in members.values()), ", ".join(members))
 
 
-def compare(one: Sums, reference: Reference | None, arrays: list[slice], n_tests: int, part: Any = slice(None)) -> Bias:
+def compare(
+    one: Sums,
+    reference: Reference | None,
+    arrays: list[slice],
+    n_tests: int,
+    sizes: np.ndarray,
+    part: Any = slice(None),
+) -> Bias:
     """The joint test of all coordinates (Bonferroni, Student's t) and an interval for the norm of the bias.
+
+    sizes: of the terms that each coordinate is a sum of. Where these cancel, as at the end of a fit, what is left is their
+    rounding, different for each estimator and none of them biased by it.
 
     Derivation: the error d - b of the difference d is normal with variances s_j^2, so by Szekely and Bakirov (2003)
         P(||d - b|| > c S) <= P(|N| > c), S^2 = sum s_j^2, for c > 1.24, whatever its correlations: ||b|| is within
@@ -94,7 +108,8 @@ def compare(one: Sums, reference: Reference | None, arrays: list[slice], n_tests
     own = variance_of_mean(one, arrays)
     off = (one.mean - reference.mean)[part]
     scale = np.sqrt(np.mean(reference.mean**2)) + np.sqrt(one.variance / max(len(one.mean), 1))
-    floor = (ROUNDING * (np.abs(reference.mean[part]) + scale)) ** 2
+    unit = float(np.finfo(default_float()).eps)
+    floor = (unit * (ROUNDING * (np.abs(reference.mean[part]) + scale) + CANCELLED * sizes[part])) ** 2
     variance = own[part] + reference.variance[part] + floor
     max_z = float(np.max(np.abs(off) / np.sqrt(variance), initial=0.0)) if np.isfinite(off).all() else np.inf
     noise, norm = float(variance.sum()), float((off**2).sum())

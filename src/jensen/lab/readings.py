@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import numpy as np
 from jaxtyping import PyTree
 
 from .. import gradients
@@ -16,6 +17,7 @@ from .bench import Arm, Timed, arms_of, minibatch_variance
 from .bias import UNTESTED, Reference, compare, exact_reference, pooled_reference
 from .probe import Runner, groups, sums
 from .result import Reading
+from .size import term_sizes
 from .subject import Candidate, Refused, Subject
 
 MAX_STATES = 2**12  # up to which the exact gradient is the reference
@@ -45,26 +47,29 @@ def read(subject: Subject, arms: list[Arm], timed: list[Timed], site: Site) -> t
     trusted = [(a, t) for a, t in fine if a.candidate.trusted]
     steady, best = min(trusted or fine, key=lambda pair: pair[1].sums.variance)
     rows = minibatch_variance(subject, steady, site.fixed, best, site.seconds / 4)
+    sizes = term_sizes(subject, site.parameters, site.fixed)
     n_tests = max(len(best.sums.mean) * len(arms) * site.n_points, 1)
     out = []
     for arm, t in fine:
         c, kind = arm.candidate, _kind(subject, arm)
         peers = {a.label: o.sums for a, o in trusted if a.candidate.name != c.name and _kind(subject, a) == kind}
         reference = exact[kind] or pooled_reference(peers, arrays)
-        bias = compare(t.sums, reference, arrays, n_tests)
+        bias = compare(t.sums, reference, arrays, n_tests, sizes)
         reading = Reading(
             point=site.name, estimator=c.name, plan=arm.plan, n_samples=c.n_samples,
             declared_unbiased=bool(c.made.unbiased), bias=bias, variance=t.sums.variance,
             variance_se=t.sums.variance_se, evaluations=arm.evaluations, seconds=t.seconds, repeats=t.sums.n,
             gradient_norm=bias.of if bias.source else math.sqrt(float((t.sums.mean**2).sum())), minibatch=rows,
-            groups={name: _group(t, reference, arrays, n_tests, at) for name, at in where.items()},
+            groups={name: _group(t, reference, arrays, n_tests, sizes, at) for name, at in where.items()},
         )  # fmt: skip
         out.append(reading)
     return out, refused
 
 
-def _group(t: Timed, reference: Reference | None, arrays: list[slice], n_tests: int, at: slice) -> dict[str, float]:
-    bias = UNTESTED if reference is None else compare(t.sums, reference, arrays, n_tests, at)
+def _group(
+    t: Timed, reference: Reference | None, arrays: list[slice], n_tests: int, sizes: np.ndarray, at: slice
+) -> dict[str, float]:
+    bias = UNTESTED if reference is None else compare(t.sums, reference, arrays, n_tests, sizes, at)
     variance = float(t.sums.squares[at].sum() / max(t.sums.n - 1, 1))
     interval = {"bias": bias.size, "bias_low": bias.low, "bias_high": bias.high, "max_z": bias.max_z}
     return {"size": at.stop - at.start, "variance": variance, "norm": bias.of, **interval}

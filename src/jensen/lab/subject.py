@@ -21,7 +21,7 @@ from ..fit.rows import as_rows
 from ..gradients import plans as all_plans
 from ..gradients.base import AbstractEstimator
 from ..gradients.plans import AbstractPlan
-from ..judge import Composition, refusals
+from ..judge import Composition, check_reads_row, refusals
 from ..models.base import AbstractModel
 from ..models.coerce import as_model
 from ..objectives.base import AbstractObjective
@@ -81,6 +81,7 @@ def prepare(model: Any, data: Any, family: Any, objective: Any, batch_size: int 
     rows = some_rows(rows) if isinstance(rows, MappedArray) else rows
     made = defaults.named("objective", objective, defaults.exported(objectives)) or objectives.ELBO()
     chosen = defaults.named("family", family, defaults.exported(families)) or defaults.default_family(model)
+    check_reads_row(model, chosen)
     bound = defaults.bind(chosen, model, rows, seed)
     rows = jax.tree.map(jnp.asarray, rows)
     return Subject(model, bound, made, rows, batch_size, first_batch(rows, batch_size), seed)

@@ -12,6 +12,7 @@ from jax.scipy.special import gammaln
 from jaxtyping import Array, Float, Key, PyTree
 
 from ..errors import DataError, OptionError, explain
+from ..tree import replaced
 from .em import observed
 
 
@@ -99,14 +100,14 @@ class Bernoulli(AbstractComponents):
 
     def bound_to(self, rows: np.ndarray) -> "Bernoulli":
         refuse_outside("Bernoulli components", rows, 0, 1, "probabilities of bits", "bits, or a Gaussian model")
-        return Bernoulli(self.pseudo, bool(np.isnan(rows).any()))
+        return replaced(self, missing=bool(np.isnan(rows).any()))
 
     def chunk(self, d: int, n_components: int) -> int:
         return CHUNK
 
     def start(self, key, rows, shares):
         x, mask = observed(rows, True)
-        smooth = Bernoulli(1.0, True)  # away from 0 and 1, where a first step could not leave
+        smooth = replaced(self, pseudo=1.0, missing=True)  # away from 0 and 1, where a first step could not leave
         return smooth.m_step(None, rates(x, mask, shares))
 
     def evaluate(self, params, rows):
@@ -162,7 +163,7 @@ class Poisson(AbstractComponents):
 
     def bound_to(self, rows: np.ndarray) -> "Poisson":
         refuse_outside("Poisson components", rows, 0, np.inf, "counts", "counts, or a Gaussian model", whole=True)
-        return Poisson(self.pseudo, bool(np.isnan(rows).any()))
+        return replaced(self, missing=bool(np.isnan(rows).any()))
 
     def chunk(self, d: int, n_components: int) -> int:
         return CHUNK
@@ -233,7 +234,7 @@ class Categorical(AbstractComponents):
         top = self.n_codes - 1 if self.n_codes else np.inf
         refuse_outside("Categorical components", rows, 0, top, "codes of categories", "codes 0, 1, ...", whole=True)
         n_codes = self.n_codes or int(np.nanmax(rows)) + 1
-        return Categorical(n_codes, self.pseudo, bool(np.isnan(rows).any()))
+        return replaced(self, n_codes=n_codes, missing=bool(np.isnan(rows).any()))
 
     def chunk(self, d: int, n_components: int) -> int:
         return max(1, CHUNK // max(1, self.n_codes // 16))
@@ -244,7 +245,7 @@ class Categorical(AbstractComponents):
         return jax.nn.one_hot(x, self.n_codes, dtype=rows.dtype).reshape(len(rows), -1)
 
     def start(self, key, rows, shares):
-        return Categorical(self.n_codes, 1.0).m_step(None, self.statistics(None, rows, None, shares))
+        return replaced(self, pseudo=1.0).m_step(None, self.statistics(None, rows, None, shares))
 
     def evaluate(self, params, rows):
         return self._codes(rows) @ jnp.log(params).reshape(len(params), -1).T, None

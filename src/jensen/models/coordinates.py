@@ -3,12 +3,11 @@
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ..errors import CheckpointError, explain
-from .base import AbstractModel
+from .base import AbstractModel, computes_nothing
 from .supports import Site
 
 
@@ -49,9 +48,7 @@ def coordinates_of(model: AbstractModel) -> Coordinates:
     sites = getattr(model, "sites", None)
     if sites is not None:
         return Coordinates(tuple(sites))
-    program = jax.make_jaxpr(model.constrain)(model.latents).jaxpr
-    same_tree = jax.tree.structure(model.latents) == jax.tree.structure(jax.eval_shape(model.constrain, model.latents))
-    if program.eqns or list(program.invars) != list(program.outvars) or not same_tree:
+    if not computes_nothing(model):
         name = type(model).__name__
         raise CheckpointError(
             explain(

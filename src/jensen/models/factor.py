@@ -11,6 +11,7 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
 from ..errors import OptionError, check_count, explain
+from ..tree import replaced
 from .components import CHUNK
 from .em import AbstractEM, column_moments, observed
 from .gaussian_components import BLOCK, LOG_2PI
@@ -97,8 +98,7 @@ class LinearGaussian(AbstractEM):
             asked = f"{self.n_latents} latents for {d} columns"
             because = "as many latents as columns leave nothing for the noise"
             raise OptionError(explain(asked, "there are too many", because, f"n_latents={max(d - 1, 1)} or fewer"))
-        missing = bool(np.isnan(rows).any())
-        return LinearGaussian(self.n_latents, self.isotropic, self.floor, self.closed_form, missing)
+        return replaced(self, missing=bool(np.isnan(rows).any()))
 
     def chunk(self, shape):
         return max(1, min(CHUNK, BLOCK // (self.n_latents + 1) ** 2)) if self.missing else CHUNK

@@ -12,6 +12,7 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from ..errors import OptionError, explain
+from ..tree import replaced
 from .components import CHUNK, AbstractComponents
 from .em import Moments, column_moments, observed
 
@@ -96,7 +97,7 @@ class Gaussians(AbstractComponents):
             because = "W W' + sigma^2 I with as many columns as d is a full covariance"
             asked = f'covariance="low-rank", rank={self.rank} on {d} columns'
             raise OptionError(explain(asked, "the rank is not below d", because, 'covariance="full", or a lower rank'))
-        return Gaussians(self.covariance, self.ridge, self.prior, self.rank, bool(np.isnan(rows).any()))
+        return replaced(self, missing=bool(np.isnan(rows).any()))
 
     def chunk(self, d: int, n_components: int) -> int:
         per_row = n_components * d * d
@@ -283,7 +284,7 @@ class Gaussians(AbstractComponents):
 
     def imputed(self, params, rows) -> Float[Array, "K n d"]:
         """E[x | what is seen of it, component]: what is seen stays."""
-        _, known = Gaussians(self.covariance, missing=True, rank=self.rank).evaluate(params, rows)
+        _, known = replaced(self, missing=True).evaluate(params, rows)
         if not self._dense:
             diff, _ = known
             filled = params.means[:, None] + jnp.swapaxes(diff, 0, 1)

@@ -8,7 +8,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, PyTree
 
 from ..families.gaussian import LOG_2PI
 from ..kernels import bernoulli_log_prob
@@ -38,6 +39,20 @@ class AbstractLikelihood(eqx.Module):
 
     @abc.abstractmethod
     def sample(self, key: Array, outputs: Float[Array, " O"]) -> Array: ...
+
+    def observed(self, rows: PyTree) -> Array | None:
+        """What of the rows (leading axis N) is drawn by `sample`: the one array of its size; None, so that pictures show
+        none, where there are several. Written anew where rows are a tree: `return rows["x"]`."""
+        leaves, size = jax.tree.leaves(rows), math.prod(self.shape)
+        fitting = [a for a in leaves if math.prod(a.shape[1:]) == size]
+        if len(fitting) > 1:  # a mask of zeros and ones was not drawn from a continuous law, nor reals from one of bits
+            drawn = jax.vmap(lambda key: self.sample(key, jnp.zeros(self.n_outputs)))(jr.split(jr.key(0), 4))
+            fitting = [a for a in fitting if _bits(a) == _bits(drawn)]
+        return fitting[0] if len(fitting) == 1 else None
+
+
+def _bits(a: Array) -> bool:
+    return bool(np.isin(np.asarray(a), (0, 1)).all())
 
 
 class BernoulliLikelihood(AbstractLikelihood):

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..errors import OptionError, check_count, explain
+from ..tree import replaced
 from .chains import expected, lengths_of, log_partition, normalised, safe_log, viterbi
 from .components import CHUNK, AbstractComponents, Bernoulli, Categorical, Poisson
 from .em import AbstractEM
@@ -77,7 +78,7 @@ class HiddenMarkov(AbstractEM):
         steps = rows.reshape(-1, rows.shape[2])
         steps = steps[~np.isnan(steps).all(1)]
         components, partial = self.components.bound_to(steps), bool(np.isnan(steps).any())
-        return HiddenMarkov(self.n_states, components, pseudo=self.pseudo, partial=partial)
+        return replaced(self, components=components, partial=partial)
 
     def chunk(self, shape):
         return max(1, min(CHUNK, self.components.chunk(shape[2], self.n_states)) // shape[1])

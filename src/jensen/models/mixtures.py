@@ -11,6 +11,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
 from ..errors import OptionError, check_count, explain
+from ..tree import replaced
 from .components import AbstractComponents, Bernoulli
 from .em import AbstractEM, column_moments
 from .gaussian_components import ConjugatePrior, Gaussians
@@ -63,7 +64,7 @@ class Mixture(AbstractEM):
         return self.components.may_fall
 
     def bound_to(self, rows: np.ndarray) -> "Mixture":
-        return Mixture(self.n_components, self.components.bound_to(rows), self.concentration)
+        return replaced(self, components=self.components.bound_to(rows))
 
     def chunk(self, shape):
         return self.components.chunk(shape[1], self.n_components)

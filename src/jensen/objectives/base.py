@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
 
-from ..facts import Fact, Requirement
+from ..facts import Fact, Requirement, amend, owner, rewritten
 
 if TYPE_CHECKING:  # not a field: a checker would want it in `__init__`
     from typing import ClassVar as AbstractVar
@@ -41,6 +41,20 @@ class AbstractObjective(eqx.Module):
     requires: AbstractVar[tuple]
     sense: AbstractVar[int]
     min_samples: AbstractVar[int]
+
+    def __init_subclass__(cls, **kwargs):
+        """A subclass that writes `reduce` anew may be linear no longer, one that writes `log_weight` or `exact` anew may have
+        another weight; where it does not declare `facts` itself, it promises neither, and asks for what that takes."""
+        super().__init_subclass__(**kwargs)
+        holder = owner(cls, "facts")
+        bent = bool(rewritten(cls, holder, ("reduce",)))
+        lost = {Fact.LINEAR} if bent else set()
+        lost |= {Fact.WHOLE_WEIGHT} if rewritten(cls, holder, ("log_weight", "exact")) else set()
+        if lost:
+            amend(cls, "facts", lambda facts: frozenset(facts) - lost)
+        if bent and rewritten(cls, owner(cls, "requires"), ("reduce",)):
+            more = EXACT_WEIGHT, INDEPENDENT_DRAWS
+            amend(cls, "requires", lambda requires: tuple(dict.fromkeys((*requires, *more))))
 
     @abc.abstractmethod
     def log_weight(self, model, latent: PyTree, log_ratio: Float[Array, ""], x: PyTree) -> Float[Array, ""]:

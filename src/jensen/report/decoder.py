@@ -14,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from scipy.special import digamma
 
 from ..facts import Fact
-from .observed import as_array, image_shape, one_array, spread_rows
+from ..tree import length
+from .observed import drawn_part, image_shape, spread_rows
 from .style import FAINT, GREEN, INK, Q, clean_y, legend_below_title
 
 ROWS, DRAWS_A_ROW, SAMPLES, ACTIVE = 2000, 64, 60, 0.01
@@ -54,13 +55,14 @@ def posterior(fit: Any) -> tuple[Any, Any]:
     return rows, fit.sample(DRAWS_A_ROW, fit.seed, data=rows)
 
 
-def reconstructions(fit: Any, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """(rows, means over the draws of their latents of E[x | z]) of up to `limit` rows, spread over the data."""
+def reconstructions(fit: Any, limit: int) -> tuple[np.ndarray | None, np.ndarray]:
+    """(rows, means over the draws of their latents of E[x | z]) of up to `limit` rows, spread over the data. Of rows that are
+    several arrays the one that the model draws; None where that cannot be told."""
     rows, z = posterior(fit)
-    x = as_array(rows)
-    index = np.unique(np.linspace(0, len(x) - 1, min(len(x), limit)).astype(int))
+    x, n = drawn_part(fit, rows), length(rows)
+    index = np.unique(np.linspace(0, n - 1, min(n, limit)).astype(int))
     few = jax.tree.map(lambda a: a[:, index], z)
-    return x[index], np.asarray(_decoded(fit.model, few), np.float64)
+    return None if x is None else x[index], np.asarray(_decoded(fit.model, few), np.float64)
 
 
 @eqx.filter_jit
@@ -89,15 +91,16 @@ def draw_samples(figure: Any, fit: Any, compact: bool = False) -> None:
     means = np.asarray(_imagined(model, jr.split(jr.key(fit.seed), SAMPLES)), np.float64)[:n]
     shape = image_shape(model.likelihood.shape)
     if shape is not None:
-        known = as_array(spread_rows(fit, 100)[1]) if fit.rows is not None else means
-        image_grid(figure, list(means.reshape(n // columns, columns, *shape)), *value_range(known))
+        known = None if fit.rows is None else drawn_part(fit, spread_rows(fit, 100)[1])
+        limits = value_range(means if known is None else known)
+        image_grid(figure, list(means.reshape(n // columns, columns, *shape)), *limits)
         figure.suptitle("Samples: E[x | z] for z drawn from the prior", x=0.01, ha="left")
         return
     ax = figure.subplots()
     lines = means.reshape(n, -1)
     ax.plot(np.arange(lines.shape[1]), lines.T, color=Q, alpha=0.25, lw=0.9)
-    if fit.rows is not None:
-        x = as_array(spread_rows(fit, 500)[1])
+    x = None if fit.rows is None else drawn_part(fit, spread_rows(fit, 500)[1])
+    if x is not None:
         ax.plot(x.reshape(len(x), -1).mean(0), color=INK, lw=1.8, label="mean of the data")
         legend_below_title(ax)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -121,10 +124,11 @@ def draw_latent(figure: Any, fit: Any, compact: bool = False) -> None:
         at, share = _principal(means)
         labels = [f"principal component {i + 1} ({s:.0%} of the variance)" for i, s in enumerate(share)]
         title = f" by their latents (2 of {d} components)"
-    shape = image_shape(as_array(rows).shape[1:]) if one_array(fit) else None
+    images = drawn_part(fit, rows)
+    shape = None if images is None else image_shape(images.shape[1:])
     ax.scatter(at[:, 0], at[:, 1], 8, color=Q, alpha=0.25 if shape else 0.5, lw=0, rasterized=True)
-    if shape is not None:
-        _thumbnails(ax, at, as_array(rows).reshape(-1, *shape), (8, 8) if compact else (18, 13))
+    if images is not None and shape is not None:
+        _thumbnails(ax, at, images.reshape(-1, *shape), (8, 8) if compact else (18, 13))
     ax.set(title=f"Map of {len(means):,} rows{title}", xlabel=labels[0], ylabel=labels[1])
 
 

@@ -20,8 +20,10 @@ def generates_sites(fit: Any) -> bool:
 
 
 def decodes(fit: Any) -> bool:
-    """A prior, and a decoder of rows."""
-    return fit.plated and has(fit.model, "decode", "sample", "likelihood")
+    """A prior, and a decoder of rows to one array."""
+    if not (fit.plated and has(fit.model, "decode", "sample", "likelihood")):
+        return False
+    return hasattr(jax.eval_shape(fit.model.decode, fit.model.latents), "shape")
 
 
 def observed_sites(fit: Any) -> dict[str, np.ndarray]:
@@ -61,13 +63,12 @@ def spread_rows(fit: Any, limit: int) -> tuple[np.ndarray, Any]:
     return index, take(fit.rows) if isinstance(fit.rows, MappedArray) else jax.tree.map(take, fit.rows)
 
 
-def one_array(fit: Any) -> bool:
-    """Is a row one array of numbers?"""
-    return isinstance(fit.rows, MappedArray) or len(jax.tree.leaves(fit.rows)) == 1
-
-
-def as_array(rows: Any) -> np.ndarray:
-    return np.asarray(jax.tree.leaves(rows)[0])
+def drawn_part(fit: Any, rows: Any) -> np.ndarray | None:
+    """The array of the rows that the model draws: what its draws may be compared with. None where that cannot be told."""
+    own = getattr(getattr(fit.model, "likelihood", None), "observed", None)
+    leaves = jax.tree.leaves(rows)
+    found = own(rows) if own is not None else leaves[0] if len(leaves) == 1 else None
+    return None if found is None else np.asarray(found)
 
 
 def image_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:

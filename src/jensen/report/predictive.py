@@ -7,10 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from .decoder import image_grid, reconstructions, value_range
-from .observed import as_array, decodes, image_shape, observed_sites, spread_rows
+from .observed import decodes, drawn_part, image_shape, observed_sites, spread_rows
 from .style import FAINT, INK, TRUTH, Q, blank, clean_y, legend_below_title, text
 
 REPLICATES, SITES, LINES = 200, 3, 40
+UNTOLD = "Rows are several arrays, and `likelihood.observed` does not tell which one is drawn: none is shown."
 
 
 def draw_predictive(figure: Any, fit: Any, compact: bool = False) -> None:
@@ -149,16 +150,21 @@ def _decoder(figure: Any, fit: Any, compact: bool) -> None:
         return
     columns = 6 if compact else 12
     x, means = reconstructions(fit, 2 * columns)
-    low, high = value_range(x)
-    blocks = [b for i in range(0, len(x), columns) for b in (x[i : i + columns], means[i : i + columns])]
-    image_grid(figure, [b.reshape(len(b), *shape) for b in blocks], low, high, ["data", "fit"] * (len(blocks) // 2))
-    figure.suptitle("Reconstructions: the data, and below them the fit", x=0.01, ha="left")
+    shown = {"fit": means} if x is None else {"data": x, "fit": means}
+    blocks = [a[i : i + columns] for i in range(0, len(means), columns) for a in shown.values()]
+    images = [b.reshape(len(b), *shape) for b in blocks]
+    image_grid(figure, images, *value_range(next(iter(shown.values()))), list(shown) * (len(blocks) // len(shown)))
+    title = "Reconstructions: the data, and below them the fit" if x is not None else f"Reconstructions. {UNTOLD}"
+    figure.suptitle(title, x=0.01, ha="left")
 
 
 def _features(figure: Any, fit: Any, compact: bool) -> None:
     """Rows that are no images: new rows drawn through q(z | x) against the data, feature by feature."""
     _, rows = spread_rows(fit, 500)
-    x = as_array(rows)
+    x = drawn_part(fit, rows)
+    if x is None:
+        blank(figure.subplots(), UNTOLD)
+        return
     x = x.reshape(len(x), -1).astype(np.float64)
     rep = np.asarray(fit.predict(1, fit.seed, data=rows)).reshape(len(x), -1)
     n = min(x.shape[1], 4 if compact else 8)
