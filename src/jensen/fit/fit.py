@@ -29,6 +29,7 @@ from ..models.base import AbstractModel
 from ..models.coerce import as_model
 from ..models.host import surfaced
 from ..objectives.base import AbstractObjective
+from ..process import ready
 from . import cache, defaults, iterated
 from .auto import BY_STEPS, check_method, obstacle, refuse_method, solve
 from .dispatch import dispatched
@@ -40,6 +41,7 @@ from .rows import as_rows
 DEFAULT_STEPS, FLOW_STEPS = 20_000, 3_000
 
 
+@ready()
 @surfaced()
 def fit(
     model: Any,

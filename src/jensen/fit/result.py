@@ -20,6 +20,7 @@ from ..errors import ModelError, explain
 from ..families.base import AbstractFamily
 from ..function import Static
 from ..models.base import AbstractModel
+from ..process import computes
 from ..tree import Layout
 from . import drawing
 
@@ -53,6 +54,7 @@ def _own_precision(method: Callable) -> Callable:
     return run
 
 
+@computes
 @dataclasses.dataclass
 class Fit:
     """A fitted q, and a verdict on it.
