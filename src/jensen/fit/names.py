@@ -19,7 +19,13 @@ import numpy as np
 
 from ..tree import is_record
 
-PACKAGES = ("families", "models", "objectives", "gradients", "diagnostics")  # the modules of these, but no package inside
+PACKAGES = (
+    "families",
+    "models",
+    "objectives",
+    "gradients",
+    "diagnostics",
+)  # the modules of these, but no package inside
 MODULES = ("methods", "tree", "nets", "batch", "hamiltonian", "kernels", "cell_models", "data.binarized")
 FITS = ("fit.em", "fit.energy", "fit.belief")
 CALLS_BACK = ("models.black_box", "models.host")
