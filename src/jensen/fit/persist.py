@@ -117,8 +117,8 @@ def _write(folder: Path, meta: dict[str, Any], arrays: dict[str, np.ndarray]) ->
         if held:
             with contextlib.suppress(OSError):  # it is read under its own name too
                 os.replace(folder / own, folder / ARRAYS_FILE)
-        elif before is not None and before != ARRAYS_FILE:
-            _remove(folder / before)
+        if before is not None and OWN_ARRAYS.fullmatch(before):
+            _remove(folder / before)  # of a save that was stopped, or had no lock
     return folder
 
 
