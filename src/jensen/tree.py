@@ -1,5 +1,6 @@
 """Pytrees: what is trained, what is frozen, and how a tree of latents lies in one vector."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -147,3 +148,10 @@ class Layout:
 
     def __repr__(self) -> str:
         return f"Layout({self.shape_tree()})"
+
+
+def is_record(kind: type) -> bool:
+    """A dataclass or a named tuple of jensen, and no module."""
+    named = issubclass(kind, tuple) and hasattr(kind, "_fields")
+    plain = dataclasses.is_dataclass(kind) and not issubclass(kind, eqx.Module)
+    return kind.__module__.partition(".")[0] == "jensen" and (named or plain)

@@ -26,6 +26,9 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 3 if the verdict is UNRELIABLE.")]
 Progress = Annotated[bool | None, typer.Option("--progress/--no-progress", help="Default: at a terminal.")]
 Seconds = Annotated[float, typer.Option("--checkpoint-seconds", help="Between two checkpoints, with --out.")]
+Model = Annotated[
+    str | None, typer.Option(metavar="MODEL.py:NAME", help="The model; without it, no Python file of another is run.")
+]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What `jensen fit --out` or `Fit.save` wrote.")]
 
 
@@ -130,6 +133,7 @@ def fit(
 @app.command()
 def resume(
     folder: Folder,
+    model: Model = None,
     checkpoint_seconds: Seconds = 60.0,
     progress: Progress = None,
     strict: Strict = False,
@@ -139,12 +143,20 @@ def resume(
     """Go on with a run that was interrupted or killed: the same bits as if it had not been. Exit codes as for `fit`.
 
     A fit by stochastic gradients goes on from its checkpoint; any other method is run again from the start.
+
+    The model is the file that the run was begun with: it is named before it is run, and must not have changed. A folder
+    that came from elsewhere, a model that moved or was edited: give it with --model.
     """
     from . import runs
 
     with _guarded(debug):
         run = runs.read(folder)
-    _finish(run, folder, json, strict, debug, progress=progress, seconds=checkpoint_seconds)
+        if model is None:
+            typer.echo(runs.trusted(folder, run), err=True)
+        else:
+            run |= runs.model_named(model)
+    freely = ("model",) if model is not None else ()
+    _finish(run, folder, json, strict, debug, progress=progress, seconds=checkpoint_seconds, freely=freely)
 
 
 @app.command()
@@ -165,16 +177,20 @@ def show(folder: Folder, json: Json = False, debug: Debug = False) -> None:
 @app.command()
 def report(
     folder: Folder,
+    model: Model = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: DIR/report.html.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Write one self-contained HTML file about a saved fit."""
+    """Write one self-contained HTML file about a saved fit.
+
+    No Python file is run, unless it is given with --model: then predictions are checked against the data too.
+    """
     from . import runs
 
     with _guarded(debug):
-        fit, why_not = runs.load_for_report(folder)
+        fit, why_not = runs.load_for_report(folder, model)
         if why_not:
-            typer.echo(f"without the model and its data, so without a predictive check:\n{why_not}", err=True)
+            typer.echo(f"without the model's predictions:\n{why_not}", err=True)
         path = fit.report(folder / "report.html" if out is None else out)
     typer.echo(str(path))
 

@@ -1,6 +1,9 @@
 """`method="auto"` and the solvers by name: from a model to a `Fit`, in double precision."""
 
+import contextlib
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import equinox as eqx
@@ -85,17 +88,46 @@ def solve(
         return _packed(model, rows, target, ladder, step, seed, n_draws, time.perf_counter() - began, method)
 
 
-_controller: Any = None
+class _Blas:
+    """Who computes with one BLAS thread: the number of threads is the whole process's, and so is what it was before."""
+
+    lock, inside = threading.Lock(), 0
+    controller: Any = None
+    before: Any = None
+
+    @classmethod
+    def enter(cls) -> Any:
+        with cls.lock:
+            if cls.controller is None:
+                from threadpoolctl import ThreadpoolController
+
+                cls.controller = ThreadpoolController()
+            if not cls.inside:
+                cls.before = cls.controller.info()
+            cls.inside += 1
+            return cls.controller.limit(limits=1, user_api="blas")
+
+    @classmethod
+    def leave(cls) -> None:
+        """The last one out restores what the first one found; until then, what the others need stays. In a thread that
+        ends at once, since threadpoolctl obeys the thread that set a number for as long as that one lives."""
+        with cls.lock:
+            cls.inside -= 1
+            wanted: dict[str, Any] = {"limits": 1, "user_api": "blas"} if cls.inside else {"limits": cls.before}
+            setter = threading.Thread(target=cls.controller.limit, kwargs=wanted)
+            setter.start()
+            setter.join()
 
 
-def one_blas_thread() -> Any:
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
     """Small factorisations inside compiled programs: more threads wait for each other fifty times longer than they work."""
-    global _controller
-    if _controller is None:
-        from threadpoolctl import ThreadpoolController
-
-        _controller = ThreadpoolController()
-    return _controller.limit(limits=1, user_api="blas")
+    limit = _Blas.enter()
+    try:
+        with limit:
+            yield
+    finally:
+        _Blas.leave()
 
 
 def _solver(method: str) -> Any:

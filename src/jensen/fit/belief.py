@@ -15,10 +15,12 @@ from ..data.binarized import DynamicallyBinarized
 from ..diagnostics.partition import LogPartition
 from ..models.boltzmann import RBM
 from ..models.deep_belief import DBN
+from ..process import computes, ready
 from .energy import EnergyFit, fit_energy
 from .persist import save_whole
 
 
+@computes
 @dataclasses.dataclass(repr=False)
 class BeliefFit:
     """A fitted deep belief network: the stack, and the `EnergyFit` of its top RBM, whose verdict is the last word.
@@ -106,6 +108,7 @@ class BeliefFit:
         return self.machine.biases[0].dtype
 
 
+@ready()
 def fit_belief(
     rows: Any,
     widths: Sequence[int],

@@ -9,7 +9,11 @@ import hashlib
 import io
 import json
 import os
+import secrets
+import threading
 import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,23 +57,29 @@ def unpack(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]
         raise refuse(f"it is truncated: {len(body)} bytes of {header.get('bytes')}")
     if hashlib.sha256(body).hexdigest() != header.get("sha256"):
         raise refuse("its contents do not match their digest")
-    with np.load(io.BytesIO(body), allow_pickle=False) as archive:
-        return header, {k: archive[k] for k in archive.files}
+    try:
+        with np.load(io.BytesIO(body), allow_pickle=False) as archive:
+            return header, {k: archive[k] for k in archive.files}
+    except Exception as error:  # a digest says that the bytes are those written, not who wrote them
+        raise refuse(f"its arrays cannot be read: {type(error).__name__}: {error}") from error
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """All or nothing: the old file stays if anything fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """All or nothing, and on the disk when it returns: the old file stays if anything fails. Any number of threads and
+    processes may write one file: the last one's stays."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
         raise CheckpointError(
             explain(
                 f"writing `{path}`",
@@ -78,25 +88,108 @@ def write_atomically(path: Path, data: bytes) -> None:
                 "another folder, or more space; the fit in memory is not lost",
             )
         ) from error
+    _settle(path.parent)
+
+
+def _settle(folder: Path) -> None:
+    """The folder's entries reach the disk in the order of the writes, where the file system can be told so."""
+    with contextlib.suppress(OSError):
+        entry = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(entry)
+        finally:
+            os.close(entry)
+
+
+def sweep(folder: Path, name: str) -> None:
+    """Removes what killed writers of `name` have left; for whoever is alone in the folder."""
+    for left in folder.glob(f".{name}.*.tmp"):
+        with contextlib.suppress(OSError):
+            left.unlink()
+
+
+_inside = threading.local()
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[bool]:
+    """One writer at a time in a folder, among all threads and processes; a process that dies lets go.
+
+    Gives:  whether it is so: False where the file system has no locks (some network drives) or there is no folder.
+    """
+    try:
+        import fcntl
+
+        entry = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        yield False
+        return
+    held = vars(_inside).setdefault("folders", set())
+    try:
+        found = os.fstat(entry)
+        mine = (found.st_dev, found.st_ino)
+        if mine in held:
+            yield True
+            return
+        try:
+            fcntl.flock(entry, fcntl.LOCK_EX)
+        except OSError:
+            yield False
+            return
+        held.add(mine)
+        try:
+            yield True
+        finally:
+            held.discard(mine)
+            fcntl.flock(entry, fcntl.LOCK_UN)  # also of a child that was forked meanwhile
+    finally:
+        os.close(entry)
 
 
 def save_carry(path: Path, carry: PyTree, fingerprint: str, history: np.ndarray, extra: dict[str, Any]) -> None:
+    """Writes a checkpoint. Raises: CheckpointError."""
     leaves = [np.asarray(a) for a in jax.device_get(jax.tree.leaves(carry))]
     arrays = {f"{i:05d}": a for i, a in enumerate(leaves)} | {"history": history}
-    header = {"format": FORMAT, "fingerprint": fingerprint, **extra}
-    write_atomically(path, pack(arrays, header))
+    packed = pack(arrays, {"format": FORMAT, "fingerprint": fingerprint, **extra})
+    with alone(path.parent) as held:
+        if held:
+            sweep(path.parent, path.name)
+        write_atomically(path, packed)
+
+
+@contextlib.contextmanager
+def or_warned(path: Path) -> Iterator[None]:
+    """A checkpoint that cannot be written is a warning: the fit is worth more than its copy."""
+    try:
+        yield
+    except CheckpointError as error:
+        kept = f"the last one that was written is kept: `{path}`" if path.is_file() else "there is none to go on from"
+        warnings.warn(f"{error}\n  The fit goes on without this checkpoint; {kept}.", RuntimeWarning, stacklevel=2)
+
+
+def check_writable(path: Path) -> None:
+    """Raises: CheckpointError where no checkpoint can be written, before the fit has taken any time."""
+    probe = path.with_name(f"{path.name}.probe")
+    write_atomically(probe, b"")
+    with contextlib.suppress(OSError):
+        probe.unlink()
 
 
 def load_carry(path: Path, like: PyTree, fingerprint: str) -> tuple[PyTree, np.ndarray, dict[str, Any]]:
-    """(carry with the structure of `like`, history, extra); refuses a checkpoint of another composition."""
+    """(carry with the structure of `like`, history, extra); refuses a damaged one, and one of another composition."""
     header, arrays = unpack(path, FORMAT)
-    history = arrays.pop("history")
+    history = arrays.pop("history", None)
+    if history is None or history.ndim != 1 or history.dtype.kind != "f":
+        because = "a damaged file must not be taken for a result"
+        raise CheckpointError(
+            explain(f"resuming from `{path}`", "it has no history", because, "an older copy, or a new run")
+        )
     leaves, treedef = jax.tree.flatten(like)
     saved = [arrays[k] for k in sorted(arrays)]
     same = len(saved) == len(leaves) and all(
         a.shape == b.shape and a.dtype == b.dtype for a, b in zip(saved, leaves, strict=True)
     )
-    if header["fingerprint"] != fingerprint or not same:
+    if header.get("fingerprint") != fingerprint or not same:
         raise CheckpointError(
             explain(
                 f"resuming from `{path}`",

@@ -26,7 +26,7 @@ from ..judge import Composition
 from ..models.base import AbstractModel
 from ..models.black_box import BlackBox
 from ..tree import Layout, split_trainable
-from .checkpoint import Clock, load_carry, save_carry
+from .checkpoint import Clock, check_writable, load_carry, or_warned, save_carry
 from .evaluate import draws_global, draws_rows, draws_streamed, gradients_of
 from .loop import Carry, Outcome, Plan, Runner
 from .minibatch import MappedArray, Stream, n_rows, steps_per_epoch
@@ -212,6 +212,9 @@ def _drive(algorithm: AbstractDescent, composition: Composition, job: Job) -> Fi
         if path.exists():
             carry, history, header = load_carry(path, runner.init(job.seed), fingerprint)
             step_size = header.get("step_size")
+        else:
+            with or_warned(path):
+                check_writable(path)
     if carry is None:
         reached = -np.inf
         if job.tuned:
@@ -223,9 +226,9 @@ def _drive(algorithm: AbstractDescent, composition: Composition, job: Job) -> Fi
 
     def save(carry: Carry) -> None:
         if path is not None:
-            save_carry(
-                path, carry, fingerprint, np.concatenate(seen), {"step_size": step_size, "step": int(carry.step)}
-            )
+            extra = {"step_size": step_size, "step": int(carry.step)}
+            with or_warned(path):
+                save_carry(path, carry, fingerprint, np.concatenate(seen), extra)
 
     with progress_bar(job.progress, job.n_steps, label) as bar:
 

@@ -16,6 +16,7 @@ from ..compiled import key_for
 from ..diagnostics.verdict import Judgement, Verdict
 from ..errors import ModelError, OptionError, check_count, explain
 from ..models.em import AbstractEM
+from ..process import computes, ready
 from . import cache
 from .em_passes import stochastic, streamed
 from .em_rows import Source, by_chunks, checked, dtype, is_double, opened
@@ -27,6 +28,7 @@ AGREE = 1e-3  # nats a row, within which two starts have found the same
 INITS = "k-means", "random", "both"
 
 
+@computes
 @dataclasses.dataclass
 class EMFit:
     """A model fitted by EM.
@@ -100,6 +102,7 @@ class EMFit:
         return "\n".join([*lines, *(f"  - {r}" for r in self.reasons)])
 
 
+@ready()
 def em(
     model: AbstractEM,
     data: Any,

@@ -26,6 +26,7 @@ from ..errors import DataError, OptionError, explain
 from ..function import Static
 from ..models.boltzmann import RBM, AbstractBoltzmann
 from ..models.deep_boltzmann import DBM, composed, stack_gains
+from ..process import computes, ready
 from . import cache
 from .loop import Plan, Runner
 from .minibatch import first_batch, steps_per_epoch
@@ -44,6 +45,7 @@ JUDGED = 1000  # rows
 BLOCK = 1000  # rows at once
 
 
+@computes
 @dataclasses.dataclass
 class EnergyFit:
     """A fitted Boltzmann machine, and a verdict on it.
@@ -208,6 +210,7 @@ def _sweeps(static: Static, arrays: Any, key_data: Array, odd: Any, n_steps: Arr
     return eqx.combine(arrays, static.tree).gibbs(jr.wrap_key_data(key_data), odd, n_steps)
 
 
+@ready()
 def fit_energy(
     machine: AbstractBoltzmann,
     data: Any,
@@ -271,6 +274,7 @@ def fit_energy(
     )  # fmt: skip
 
 
+@ready()
 def pretrained(machine: DBM, data: Any, **options: Any) -> DBM:
     """The DBM with weights from RBMs trained one on the other, each on the hidden probabilities of the one below; inputs
     are doubled where a neighbour is missing.  Arguments: options of `fit_energy`; method: "cd" by default.

@@ -29,6 +29,7 @@ from ..models.base import AbstractModel
 from ..models.coerce import as_model
 from ..models.host import surfaced
 from ..objectives.base import AbstractObjective
+from ..process import ready
 from ..program import Untraced
 from ..tree import split_trainable
 from . import cache, defaults, iterated
@@ -43,6 +44,7 @@ from .rows import as_rows
 DEFAULT_STEPS, FLOW_STEPS = 20_000, 3_000
 
 
+@ready()
 @surfaced()
 def fit(
     model: Any,

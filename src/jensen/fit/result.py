@@ -21,6 +21,7 @@ from ..families.base import AbstractFamily
 from ..function import Static
 from ..models.base import AbstractModel
 from ..models.coordinates import Coordinates
+from ..process import computes
 from ..tree import Layout
 from . import drawing
 
@@ -54,6 +55,7 @@ def _own_precision(method: Callable) -> Callable:
     return run
 
 
+@computes
 @dataclasses.dataclass
 class Fit:
     """A fitted q, and a verdict on it.

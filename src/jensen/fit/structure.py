@@ -1,17 +1,15 @@
 """Trees of modules as JSON and named arrays, without pickle.
 
 A module is its class, by import path, and its fields; so is a dataclass or named tuple of jensen, the former with what
-it has computed once. Only classes of jensen and Equinox, and functions of jensen, JAX and Equinox, are made again from
-a file; anything else is *foreign*: its arrays are kept by their path, and whoever reads the file supplies an object of
-the same structure for them to fill.
+it has computed once. Only the classes and functions of one table (`names`) are made again from a file; anything else is
+*foreign*: its arrays are kept by their path, and whoever reads the file supplies an object of the same structure for
+them to fill.
 """
 
 import dataclasses
 import enum
 import functools
-import importlib
 import math
-import sys
 from typing import Any
 
 import equinox as eqx
@@ -20,35 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ..errors import CheckpointError, explain
+from ..errors import CheckpointError, JensenError, explain
 from ..function import Function
-from ..tree import Layout
+from ..tree import Layout, is_record
+from .names import classes, function_name, functions, name_of
 
-CLASSES, FUNCTIONS = ("jensen", "equinox"), ("jensen", "equinox", "jax")
-PUBLIC = ("jax.nn", "jax.numpy", "jax.lax", "jax.scipy.special", "equinox.nn")  # looked through first: stable names
+NUMBERS = "biufc"  # kinds of arrays; of those that npz has no name for (bfloat16), JAX must know the type
+KEYS = ("threefry2x32", "rbg", "unsafe_rbg")
 _MISSING = object()
 Arrays = dict[str, np.ndarray]
-
-
-def _root(module: Any) -> str:
-    return str(module).partition(".")[0]
-
-
-def _name(thing: Any) -> str:
-    """Where an object, class or function comes from, for a message."""
-    kind = thing if isinstance(thing, type) or hasattr(thing, "__qualname__") else type(thing)
-    return f"{kind.__module__}:{kind.__qualname__}"
-
-
-def reference(fn: Any) -> str | None:
-    """`module:name` by which a public function of jensen, JAX or Equinox can be found again; None for any other."""
-    for module in PUBLIC:
-        if getattr(importlib.import_module(module), str(getattr(fn, "__name__", "")), None) is fn:
-            return f"{module}:{fn.__name__}"
-    module = getattr(fn, "__module__", None)
-    if _root(module) not in FUNCTIONS or module not in sys.modules:
-        return None
-    return next((f"{module}:{name}" for name, value in vars(sys.modules[module]).items() if value is fn), None)
 
 
 def leaves_by_path(tree: PyTree, prefix: str) -> dict[str, Any]:
@@ -78,28 +56,26 @@ def encode(value: Any, path: str, arrays: Arrays) -> Any:
         return {"$": "layout", "tree": encode(value.shape_tree(), path, arrays)}
     if kind is Function:
         return {"$": "wrapped", "fn": encode(value.fn, path, arrays)}
-    if isinstance(value, enum.Enum) and _root(kind.__module__) == "jensen":
-        return {"$": "enum", "class": _name(kind), "name": value.name}
-    if isinstance(value, eqx.Module) and _root(kind.__module__) in CLASSES:
-        have = [f.name for f in dataclasses.fields(value) if f.name in vars(value)]
-        fields = {name: encode(vars(value)[name], f"{path}.{name}", arrays) for name in have}
-        return {"$": "module", "class": _name(kind), "fields": fields}
-    if is_record(kind):
-        fields = {name: encode(v, f"{path}.{name}", arrays) for name, v in _contents(value).items()}
-        return {"$": "record", "class": _name(kind), "fields": fields}
-    known = reference(value) if callable(value) else None
+    if classes().get(name_of(kind)) is kind:
+        return _of_class(value, path, arrays)
+    known = function_name(value) if callable(value) else None
     if known is not None:
         return {"$": "function", "name": known}
     for at, leaf in leaves_by_path(value, path).items():
         _array(leaf, at, arrays)
-    return {"$": "foreign", "class": _name(value)}
+    return {"$": "foreign", "class": name_of(value)}
 
 
-def is_record(kind: type) -> bool:
-    """A dataclass or a named tuple of jensen, and no module."""
-    named = issubclass(kind, tuple) and hasattr(kind, "_fields")
-    plain = dataclasses.is_dataclass(kind) and not issubclass(kind, eqx.Module)
-    return _root(kind.__module__) == "jensen" and (named or plain)
+def _of_class(value: Any, path: str, arrays: Arrays) -> dict[str, Any]:
+    kind = type(value)
+    if isinstance(value, enum.Enum):
+        return {"$": "enum", "class": name_of(kind), "name": value.name}
+    if isinstance(value, eqx.Module):
+        contents = {f.name: vars(value)[f.name] for f in dataclasses.fields(value) if f.name in vars(value)}
+    else:
+        contents = _contents(value)
+    fields = {name: encode(v, f"{path}.{name}", arrays) for name, v in contents.items()}
+    return {"$": "module" if isinstance(value, eqx.Module) else "record", "class": name_of(kind), "fields": fields}
 
 
 def _contents(value: Any) -> dict[str, Any]:
@@ -150,21 +126,32 @@ class Reader:
             return [self.decode(v, f"{path}[{i}]", _item(like, i)) for i, v in enumerate(code)]
         if not isinstance(code, dict):
             return code
-        read = getattr(self, f"_read_{code.get('$')}", None)
-        if read is None:
-            raise self.refuse(f"an entry of kind {code.get('$')!r}", "it is unknown here", "a newer jensen")
-        return read(code, path, like)
+        kind = code.get("$")
+        if kind not in KINDS:
+            raise self.refuse(f"an entry of kind {kind!r}", "it is unknown here", "a newer jensen")
+        try:
+            return getattr(self, f"_read_{kind}")(code, path, like)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+            if isinstance(error, JensenError):
+                raise
+            wrong = f"the entry of kind `{kind}` at `{path}` cannot be read: {type(error).__name__}: {error}"
+            raise self.refuse(wrong, BY_HAND, OTHER_VERSION) from error
 
     def _read_float(self, code, path, like):
         return float(code["value"])
 
     def _read_array(self, code, path, like):
-        value = self.get(code["at"])
-        if value.dtype.kind == "V":  # npz has no name for bfloat16 and its like
-            value = value.view(jnp.dtype(code["dtype"]))
-        if code["as"] == "key":
+        value, dtype, form = self.get(code["at"]), code["dtype"], code["as"]
+        if value.dtype.kind == "V" and value.dtype.names is None:  # npz has no name for bfloat16 and its like
+            value = value.view(jnp.dtype(dtype))
+        known = value.dtype.kind in NUMBERS or jnp.issubdtype(value.dtype, np.number)
+        if not known or str(value.dtype) != dtype or form not in ("jax", "numpy", "scalar", "key"):
+            raise self.refuse(f"the array `{code['at']}` is of type {value.dtype}, not {dtype}", BY_HAND, OTHER_VERSION)
+        if form == "key":
+            if code["law"] not in KEYS:
+                raise self.refuse(f"a key of the law {code['law']!r}", BY_HAND, OTHER_VERSION)
             return jax.random.wrap_key_data(jnp.asarray(value), impl=code["law"])
-        return jnp.asarray(value) if code["as"] == "jax" else value if code["as"] == "numpy" else value[()]
+        return jnp.asarray(value) if form == "jax" else value if form == "numpy" else value[()]
 
     def _read_tuple(self, code, path, like):
         return tuple(self.decode(code["items"], path, like))
@@ -181,25 +168,25 @@ class Reader:
         return Layout(self.decode(code["tree"], path))
 
     def _read_wrapped(self, code, path, like):
-        return Function(self.decode(code["fn"], path, getattr(like, "fn", like)))
+        fn = self.decode(code["fn"], path, getattr(like, "fn", like))
+        if not callable(fn):
+            raise self.refuse(f"a `{type(fn).__name__}` stands for a function", BY_HAND, OTHER_VERSION)
+        return Function(fn)
 
     def _read_enum(self, code, path, like):
-        return getattr(self._find(code["class"], enum.Enum, ("jensen",)), code["name"])
+        members = self._find(code["class"], enum.Enum).__members__
+        if code["name"] not in members:
+            raise self.refuse(f"`{code['class']}` has no member {code['name']!r}", BY_HAND, OTHER_VERSION)
+        return members[code["name"]]
 
     def _read_function(self, code, path, like):
-        module, _, name = code["name"].partition(":")
-        found = None
-        if _root(module) in FUNCTIONS and name.isidentifier():
-            found = getattr(_import(module), name, None)
-        if not callable(found) or not (module in PUBLIC or _root(getattr(found, "__module__", "")) in FUNCTIONS):
-            because = "this version of the library does not have it"
-            raise self.refuse(
-                f"there is no public function `{code['name']}`", because, "the versions named in fit.json"
-            )
-        return found
+        if code["name"] not in functions():
+            wrong, because = f"there is no public function `{code['name']}`", "only functions of arrays can be read"
+            raise self.refuse(wrong, because, OTHER_VERSION)
+        return functions()[code["name"]]
 
     def _read_module(self, code, path, like):
-        cls = self._find(code["class"], eqx.Module, CLASSES)
+        cls = self._find(code["class"], eqx.Module)
         saved = code["fields"]
         defaults = {f.name: f.default for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
         names = [f.name for f in dataclasses.fields(cls)]
@@ -213,9 +200,9 @@ class Reader:
         return made
 
     def _read_record(self, code, path, like):
-        cls = self._find(code["class"], object, ("jensen",))
+        cls = self._find(code["class"], object)
         if not is_record(cls):
-            raise self.refuse(f"`{code['class']}` is no record", "the file was written by hand", "a file of `save`")
+            raise self.refuse(f"`{code['class']}` is no record", BY_HAND, OTHER_VERSION)
         values = {n: self.decode(v, f"{path}.{n}", getattr(like, n, _MISSING)) for n, v in code["fields"].items()}
         names = getattr(cls, "_fields", None) or [f.name for f in dataclasses.fields(cls)]
         kept = {n for n in values if isinstance(getattr(cls, n, None), functools.cached_property)}
@@ -231,7 +218,7 @@ class Reader:
         return self.refuse(wrong, "it was written by another version", "the versions named in fit.json")
 
     def _read_foreign(self, code, path, like):
-        given = None if like is _MISSING else _name(like)
+        given = None if like is _MISSING else name_of(like)
         if given is None or given.partition(":")[2] != code["class"].partition(":")[2]:
             wrong = f"`{code['class']}` is not part of jensen or Equinox" + (f"; got `{given}` for it" if given else "")
             because = "a file holds names and numbers, not Python code"
@@ -257,22 +244,16 @@ class Reader:
             )
         return jnp.asarray(saved.view(leaf.dtype) if saved.dtype.kind == "V" else saved)
 
-    def _find(self, name: str, base: type, roots: tuple[str, ...]) -> type:
-        module, _, qualname = name.partition(":")
-        found = _import(module) if _root(module) in roots else None
-        for part in qualname.split("."):
-            found = getattr(found, part, None)
-        if not (isinstance(found, type) and issubclass(found, base) and _root(found.__module__) in roots):
-            wrong, because = f"there is no class `{name}`", "the file was written by another version, or by hand"
-            raise self.refuse(wrong, because, "the versions named in fit.json")
+    def _find(self, name: str, base: type) -> type:
+        found = classes().get(name)
+        if found is None or not issubclass(found, base):
+            raise self.refuse(f"there is no class `{name}`", BY_HAND, OTHER_VERSION)
         return found
 
 
-def _import(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        return None
+KINDS = {name.removeprefix("_read_") for name in vars(Reader) if name.startswith("_read_")}
+BY_HAND = "the file was written by another version, or by hand"
+OTHER_VERSION = "the versions named in fit.json"
 
 
 def _item(like: Any, key: Any) -> Any:

@@ -9,6 +9,7 @@ from ..fit import cache, defaults
 from ..fit.minibatch import n_rows
 from ..gradients.plans import IID
 from ..models.host import surfaced
+from ..process import ready
 from .bench import Arm, arms_of, fixed_batch, measure, same_estimator, walk
 from .bias import LEVEL
 from .probe import Runner
@@ -20,6 +21,7 @@ from .words import recommend
 LEAST_GRADIENT = 0.01  # of the largest gradient over the points: accuracy below is of no use
 
 
+@ready()
 @surfaced()
 def gradient_lab(
     model: Any,

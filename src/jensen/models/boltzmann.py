@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..errors import ModelError, OptionError, explain
+from ..process import ready
 from ..tree import default_float
 from .units import AbstractUnits, Binary, units_of
 
@@ -204,6 +205,7 @@ class RBM(AbstractBoltzmann):
         return (self.fields((v,), 1)[0] > 0).astype(v.dtype)
 
 
+@ready()
 def layered(
     widths: tuple[int, ...],
     visible: str | AbstractUnits,

@@ -11,12 +11,17 @@ from sklearn.utils.validation import validate_data
 
 from ..data.binarized import DynamicallyBinarized
 from ..errors import DataError, OptionError, explain
+from ..process import computes
 
 
 class AbstractTableModel(DensityMixin, BaseEstimator):
     """Rows with a density. A concrete class has `fit` and `score_samples`."""
 
     random_state: int | np.random.RandomState | None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        computes(cls)
 
     def _keep(self, options: dict[str, Any]) -> None:
         """Stores the arguments of `__init__` under their names, unchecked, as scikit-learn wants it."""
