@@ -96,8 +96,8 @@ def judge_ending(judge: Judgement, why: str, skipped: int, n_steps: int, *, matt
     elif why == "budget":
         judge(
             1 if matters else 0,
-            f"The budget of {n_steps:,} steps was used up before the objective settled"
-            + ("; allow more steps." if matters else "."),
+            f"The budget was used up, after {n_steps:,} steps, before the objective settled"
+            + ("; allow more." if matters else "."),
         )
     elif why == "stalled":
         judge(0, "The objective stopped rising at a fixed step size.")

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from ..algorithms.budget import Budget
 from ..algorithms.descent import AbstractDescent
 from ..algorithms.restarts import Restarts
 from ..batch import Batch
@@ -19,23 +20,28 @@ from ..compiled import key_for
 from ..diagnostics.activity import activity
 from ..diagnostics.samples import diagnose_samples
 from ..diagnostics.verdict import Diagnosis, diagnose_global, diagnose_rows, noted
-from ..errors import ModelError, explain
+from ..errors import ModelError, OptionError, explain
 from ..facts import Fact
 from ..function import description
 from ..judge import Composition
 from ..models.base import AbstractModel
-from ..tree import Layout, split_trainable
+from ..tree import Layout, length, split_trainable
 from .checkpoint import Clock, load_carry, save_carry
 from .evaluate import draws_global, draws_rows, draws_streamed, gradients_of
 from .loop import Carry, Outcome, Plan, Runner
 from .minibatch import MappedArray, Stream, n_rows, steps_per_epoch
 from .monitor import PATIENCE
+from .nowhere import unreachable
 from .progress import progress_bar
 from .result import Attempt, Fit
 
 STEP_SIZES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 STREAM_BYTES = 32 * 2**20
 AHEAD_SCALARS = 2**18  # noise drawn for a chunk in one call, at most: only where a step needs little of it
+VERDICT, TRIALS = 0.2, 0.4  # of the budget: kept for the verdict; for the step-size trial, at most
+STEPPING = 0.5  # of what is left: one chunk, at most
+FEW_DRAWS = 200  # from which an sd is known to 5 %
+LOOKED = 60  # points at which a density that cannot be fitted is looked at
 EVALUATED_ROWS, DRAWS_A_ROW = 100, 200
 
 
@@ -59,6 +65,18 @@ class Job:
     n_draws: int
     on_chunk: Callable | None
     tuned: bool
+    asked_step: float | None
+    limit: Budget
+
+    def spend(self, steps: int) -> str:
+        """A step counts as one evaluation. "budget" where nothing is left but what the verdict needs."""
+        self.limit.spend(steps)
+        return "budget" if self.limit.spent else ""
+
+    @property
+    def room(self) -> Callable[[float], float] | None:
+        """How many steps of so many seconds the budget pays for."""
+        return (lambda seconds: self.limit.room(seconds, STEPPING)) if self.limit.finite else None
 
     @property
     def window(self) -> int:
@@ -114,6 +132,9 @@ def _shifted_start(algorithm: AbstractDescent, job: Job, composition: Compositio
     Raises: ModelError if none of 60 starts has a finite log density and gradient.
     """
     family = algorithm.parts.family
+    still = _runner(_lanes(algorithm, job), job)
+    if not job.tuned and _alive(still, still.init(job.seed, 0.0)):
+        raise OptionError(_too_large(job))
     params, rest = split_trainable(family)
     leaves, treedef = jax.tree.flatten(params)
     for i in range(60):
@@ -125,25 +146,33 @@ def _shifted_start(algorithm: AbstractDescent, job: Job, composition: Compositio
         runner = _runner(_lanes(candidate, job), job)
         if _alive(runner, runner.init(job.seed)):
             return candidate
+        if job.limit.spent:
+            break
     raise ModelError(_never_finite(composition, job))
 
 
-def _never_finite(composition: Composition, job: Job) -> str:
-    model = composition.model
-    z = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), model.latents)
-    try:
-        x = jax.tree.map(lambda a: a[0], job.first.rows) if model.plated else job.first
-        value, gradient = jax.value_and_grad(lambda z: model.log_density(z, x))(z)
-        finite = all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(gradient))
-        what = f"at z = 0 it is {float(value)}" + ("" if finite else ", with a gradient that is not finite")
-    except Exception:
-        what = "it could not be evaluated at z = 0"
+def _too_large(job: Job) -> str:
     return explain(
-        "`fit` of this model",
-        f"its log density is not finite at any of 61 starts; {what}",
-        "the posterior cannot be found from where its density is zero or undefined",
-        "check supports and data (a value outside a likelihood's support gives -inf), or give family=MeanField(shape, loc=...)",
+        f"fit(optimizer={job.asked_step!r})" if job.asked_step is not None else "fit(optimizer=...)",
+        "its first step leads to where numbers are not finite; at the start they are",
+        "the step size is too large for this model: the density is not at fault",
+        "optimizer=1e-2, or None: a step size is then chosen on a short trial",
     )
+
+
+def _never_finite(composition: Composition, job: Job) -> str:
+    model, rng = composition.model, np.random.default_rng([job.seed, 43])
+    x = jax.tree.map(lambda a: a[0], job.first.rows) if model.plated else job.first
+    points = lambda s: jnp.asarray(
+        np.concatenate([np.zeros((1, *s.shape)), rng.normal(size=(LOOKED, *s.shape))]), s.dtype
+    )
+    z = jax.tree.map(points, model.latents)
+    smooth = Fact.DIFFERENTIABLE in model.facts
+    look = lambda z: jax.value_and_grad(model.log_density)(z, x) if smooth else (model.log_density(z, x), z)
+    values, gradients = jax.device_get(jax.lax.map(look, z))
+    flat = [np.asarray(a, float).reshape(len(values), -1) for a in jax.tree.leaves(gradients)]
+    remedy = "; or starting values that are inside, family=MeanField(shape, loc=...)"
+    return unreachable(values, np.concatenate(flat, 1) if smooth else None, values[0], remedy)
 
 
 def _best_step_size(runner: Runner, job: Job) -> tuple[float, float, Outcome | None]:
@@ -153,16 +182,21 @@ def _best_step_size(runner: Runner, job: Job) -> tuple[float, float, Outcome | N
     """
     n = int(np.clip(job.n_steps // 25, 20, 200))
     scores = []
+    least = (1 - TRIALS) * job.limit.share_left
+    enough = lambda: job.limit.finite and job.limit.share_left < least
     for scale in STEP_SIZES:
         carry = runner.init(job.seed, scale)
-        out = runner.run(carry, n, 10**9)
+        seen = lambda step, values, carry: job.spend(len(values)) or ("budget" if enough() else "")
+        out = runner.run(carry, n, 10**9, seen, job.room)
         if scale == STEP_SIZES[0]:
             _check_start(out.values, out.carry)
-        tail = out.values[n // 2 :]
+        tail = out.values[len(out.values) // 2 :]
         healthy = out.why == "budget" and int(out.carry.monitor.skipped) == 0 and len(tail) and np.isfinite(tail).all()
         scores.append(float(np.mean(tail)) if healthy else -np.inf)
         if out.why == "interrupted":
             return scale, -np.inf, out
+        if enough():
+            break
     best = int(np.argmax(scores))
     return STEP_SIZES[best], scores[best], None
 
@@ -184,10 +218,11 @@ def _fingerprint(runner: Runner, job: Job) -> str:
 
 def drive(algorithm: AbstractDescent, composition: Composition, job: Job) -> Fit:
     """Start, step size, loop, verdict; from other starting values if the given ones do not work."""
-    try:
-        return _drive(algorithm, composition, job)
-    except _BadStart:
-        return _drive(_shifted_start(algorithm, job, composition), composition, job)
+    with job.limit.keeping(VERDICT):
+        try:
+            return _drive(algorithm, composition, job)
+        except _BadStart:
+            return _drive(_shifted_start(algorithm, job, composition), composition, job)
 
 
 def _drive(algorithm: AbstractDescent, composition: Composition, job: Job) -> Fit:
@@ -218,16 +253,17 @@ def _drive(algorithm: AbstractDescent, composition: Composition, job: Job) -> Fi
 
     with progress_bar(job.progress, job.n_steps, label) as bar:
 
-        def on_chunk(step: int, values: np.ndarray, carry: Carry) -> bool:
+        def on_chunk(step: int, values: np.ndarray, carry: Carry) -> bool | str:
             if step == len(values):
                 _check_start(values, carry)
             seen.append(values)
             bar.update(step, composition.objective.sense * float(values[-1]) if len(values) else float("nan"))
             if clock.due():
                 save(carry)
-            return bool(job.on_chunk is not None and job.on_chunk(step, values))
+            spent = job.spend(len(values))
+            return bool(job.on_chunk is not None and job.on_chunk(step, values)) or spent
 
-        outcome = runner.run(carry, job.n_steps, job.window, on_chunk)
+        outcome = runner.run(carry, job.n_steps, job.window, on_chunk, job.room)
     save(outcome.carry)
     return _result(algorithm, composition, job, runner, outcome, np.concatenate(seen), step_size)
 
@@ -265,12 +301,13 @@ def _result(algorithm, composition, job, runner, outcome, history, step_size) ->
     why, skipped, n_steps = _why(job, outcome), int(outcome.carry.monitor.skipped), int(outcome.carry.step)
     common: dict[str, Any] = {"why": why, "skipped": skipped, "n_steps": n_steps}
     rows, complete = (_some_rows(job) if parts.model.plated else job.rows), True
+    n = _paid_for(job, runner, composition, DRAWS_A_ROW if parts.model.plated else job.n_draws, rows)
     if parts.model.plated:
-        z, log_p, log_q = draws_rows(parts.model, parts.family, rows, DRAWS_A_ROW, job.seed)
+        z, log_p, log_q = draws_rows(parts.model, parts.family, rows, n, job.seed)
     elif isinstance(rows, MappedArray):
         z, log_p, log_q, complete = draws_streamed(parts.model, parts.family, rows, job.seed)
     else:
-        z, log_p, log_q = draws_global(parts.model, parts.family, Batch(rows, None), job.n_draws, job.seed)
+        z, log_p, log_q = draws_global(parts.model, parts.family, Batch(rows, None), n, job.seed)
     if Fact.LOG_RATIO not in parts.family.facts:
         value = composition.objective.sense * float(np.mean(history[-job.window :])) if len(history) else np.nan
         more = {"complete": complete, "value": value, "seed": job.seed}
@@ -281,7 +318,9 @@ def _result(algorithm, composition, job, runner, outcome, history, step_size) ->
         diagnosis = diagnose_rows(log_p - log_q, n_rows(job.rows), layers=layers, learned=learned, **common)
     else:
         diagnosis = _global_diagnosis(z, log_p, log_q, common | {"complete": complete})
-    diagnosis = noted(diagnosis, algorithm.findings(carry))
+    few = n < min(FEW_DRAWS, DRAWS_A_ROW if parts.model.plated else FEW_DRAWS)
+    too_few = [(1, f"{n} draws are too few for a verdict that can be relied on.")] if few else []
+    diagnosis = noted(diagnosis, [*algorithm.findings(carry), *too_few])
     family = type(composition.family).__name__
     seconds = outcome.seconds
     return Fit(
@@ -301,6 +340,16 @@ def _result(algorithm, composition, job, runner, outcome, history, step_size) ->
         n_skipped=skipped,
         trail=[Attempt(family, str(diagnosis.verdict), diagnosis.khat, diagnosis.elbo, seconds, why)],
     )
+
+
+def _paid_for(job: Job, runner: Runner, composition: Composition, n: int, rows: Any) -> int:
+    """Draws for the verdict (for each row, where each has a latent): n, or as many as the budget pays for, at the price
+    of the last steps. Two at least: a verdict is made from something."""
+    if not job.limit.finite or not np.isfinite(job.limit.seconds):
+        return n
+    at_once, judged = (job.first, n_rows(rows)) if composition.model.plated else (None, 1)
+    cells = composition.n_samples * job.n_restarts * (1 if at_once is None else length(at_once.rows))
+    return int(min(n, max(job.limit.room(runner.seconds / cells * judged), 2)))
 
 
 def _global_diagnosis(z: Any, log_p: np.ndarray, log_q: np.ndarray, common: dict) -> Diagnosis:

@@ -29,8 +29,8 @@ def _draw(family: AbstractFamily, q: AbstractDistribution, noise: PyTree) -> tup
     return q.latent(draw), log_q
 
 
-@compiled(0, 3)
-def _global(static: Static, arrays, key_data, n_blocks: int, batch: Batch):
+@compiled(0, 3, 4)
+def _global(static: Static, arrays, key_data, n_blocks: int, size: int, batch: Batch):
     model, family = eqx.combine(arrays, static.tree)
     q = family.sharpened()(batch)
 
@@ -39,7 +39,7 @@ def _global(static: Static, arrays, key_data, n_blocks: int, batch: Batch):
         return z, model.log_density(z, batch), log_q
 
     def block(key):
-        return jax.vmap(one)(q.noise(key, (BLOCK,)))
+        return jax.vmap(one)(q.noise(key, (size,)))
 
     keys = jr.split(jr.wrap_key_data(key_data), n_blocks)
     return jax.tree.map(lambda a: a.reshape((-1, *a.shape[2:])), jax.lax.map(block, keys))
@@ -51,7 +51,8 @@ def draws_global(
     """(z: tree with a leading axis n, log p(z, x), log q(z)) of n draws, on the host."""
     arrays, static = eqx.partition((model, family), eqx.is_array)
     key = jr.key_data(key_for(seed, "verdict"))
-    out = jax.device_get(_global(Static(static), arrays, key, -(-n // BLOCK), batch))
+    size = BLOCK if n >= BLOCK // 2 else 1 << (n - 1).bit_length()  # few draws where the budget pays for few
+    out = jax.device_get(_global(Static(static), arrays, key, -(-n // size), size, batch))
     return jax.tree.map(lambda a: a[:n], out)
 
 

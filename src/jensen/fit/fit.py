@@ -18,7 +18,7 @@ from ..algorithms.descent import Optimiser
 from ..algorithms.gradient_vi import GradientVI
 from ..algorithms.target import in_default
 from ..data.binarized import DynamicallyBinarized, for_loop
-from ..errors import ModelError, OptionError, check_count, explain
+from ..errors import ModelError, OptionError, check_count, check_seed, explain
 from ..facts import Fact
 from ..families.base import AbstractDistribution, AbstractFamily
 from ..gradients import plans
@@ -38,6 +38,8 @@ from .result import Fit
 from .rows import as_rows
 
 DEFAULT_STEPS, FLOW_STEPS = 20_000, 3_000
+LEAST_DRAWS = 50  # of which the tail that k-hat is read off has ten
+WITHOUT_STEPS = "checkpoint", "on_chunk"  # options that choose no method: they go with one that has steps
 
 
 @surfaced()
@@ -96,16 +98,26 @@ def fit(
         batch_size: rows a step; None: all (or 100 with a latent per row and more than 500 rows).
         n_restarts: starts run at once by vmap, the best one kept.
         progress: a Rich bar; None: only at a terminal.
-        checkpoint: folder; written every `checkpoint_seconds`, and resumed from if it holds the same fit.
+        seed: a whole number from 0 on.
+        checkpoint: folder; written every `checkpoint_seconds`, and resumed from if it holds the same fit. Only fits by
+            stochastic gradients have one.
         early_stop: end when settled (default: only if n_steps is None).   average: average the last iterates.
         donate: half the memory for the state, at the price of a finiteness check at each step.
-        n_draws: draws the verdict is made from.   on_chunk: called with (step, values); True stops.
+        n_draws: draws the verdict is made from, 50 or more.   on_chunk: called with (step, values) of stochastic
+            gradients; True stops.
     Returns:    `Fit`.
     Raises:     IncompatibleComposition, ModelError, DataError, OptionError, CheckpointError.
     """
     began = time.perf_counter()
     cache.switch_on()
     _check_options(n_samples=n_samples, n_steps=n_steps, batch_size=batch_size, n_restarts=n_restarts, n_draws=n_draws)
+    seed = check_seed(seed, "fit")
+    if n_draws < LEAST_DRAWS:
+        wrong, because = (
+            f"{n_draws} draws are too few to judge a fit by",
+            "its k-hat is read off the largest fifth of them",
+        )
+        raise OptionError(explain(f"n_draws={n_draws}", wrong, because, f"n_draws={LEAST_DRAWS} or more (usual: 4096)"))
     of_gradients = {
         "family": family, "objective": objective, "gradient": gradient, "plan": plan, "optimizer": optimizer,
         "n_samples": n_samples, "n_steps": n_steps, "batch_size": batch_size, "checkpoint": checkpoint,
@@ -131,7 +143,8 @@ def fit(
     )  # fmt: skip
     if isinstance(data, DynamicallyBinarized):
         given.append("data drawn anew")
-    by_steps = given or asked == "gradient" or algorithm is not None
+    beside = [name for name in given if name in WITHOUT_STEPS]
+    by_steps = len(given) > len(beside) or asked == "gradient" or algorithm is not None
     precise, made = model, not isinstance(model, AbstractModel) and not by_steps
     if made:  # the ladder's precision, so that its arguments keep all their digits
         with jax.enable_x64(True):
@@ -159,7 +172,15 @@ def fit(
             raise OptionError(explain(f"method={method!r} with {given}", "the two do not meet", because, instead))
         if wrong is not None and asked != "auto":
             raise refuse_method(asked, wrong)
-    if asked not in BY_STEPS and wrong is None and not given:
+    if asked not in BY_STEPS and wrong is None and not by_steps:
+        if beside:
+            because = (
+                "the method that is taken for this model works rung by rung, not step by step, in seconds as a rule"
+            )
+            instead = (
+                f'method="gradient" for a fit that goes on from a checkpoint; or no {beside[0]}, and fit.save(folder)'
+            )
+            raise OptionError(explain(f"{' and '.join(beside)} without a method", "it has no steps", because, instead))
         with jax.enable_x64(True):
             exact = as_rows(raw, divisible=divisible)
         out = solve(model, precise, exact, asked or "auto", seed, limit, n_draws, progress)
@@ -169,8 +190,6 @@ def fit(
     if asked == "flow":
         chosen_flow = _flow(model, rows, seed, limit, n_draws, family)
         family, n_steps = chosen_flow, n_steps or FLOW_STEPS
-    if limit.finite:
-        on_chunk = _within(limit, on_chunk)
     objective = cast(
         AbstractObjective, defaults.named("objective", objective, defaults.exported(objectives)) or objectives.ELBO()
     )
@@ -186,7 +205,8 @@ def fit(
         average=(not model.plated and optimizer is None) if average is None else average,
         donate=donate, n_restarts=n_restarts, progress=progress,
         checkpoint=None if checkpoint is None else Path(checkpoint), checkpoint_seconds=checkpoint_seconds,
-        n_draws=n_draws, on_chunk=on_chunk, tuned=optimizer is None,
+        n_draws=n_draws, on_chunk=on_chunk, tuned=optimizer is None, limit=limit,
+        asked_step=float(optimizer) if isinstance(optimizer, (int, float)) else None,
     )  # fmt: skip
 
     def attempt(family: AbstractFamily) -> Fit:
@@ -211,7 +231,7 @@ def fit(
 
     first = attempt(chosen if chosen is not None else defaults.default_family(model))
     best = first
-    if chosen is None and not model.plated and _needs_more(first) and first.why != "interrupted":
+    if chosen is None and not model.plated and _needs_more(first) and first.why != "interrupted" and not limit.spent:
         richer = _richer(model, first)
         if richer is not None:
             second = attempt(richer)
@@ -219,16 +239,6 @@ def fit(
             best.trail = [*first.trail, *second.trail]
     best.seconds, best.refit = time.perf_counter() - began, again
     return best
-
-
-def _within(limit: Budget, on_chunk: Callable | None) -> Callable:
-    """Ends the loop when the budget is spent; a step counts as one evaluation."""
-
-    def check(step: int, values: np.ndarray) -> bool:
-        limit.spend(len(values))
-        return bool(on_chunk is not None and on_chunk(step, values)) or limit.spent
-
-    return check
 
 
 def _flow(model: AbstractModel, rows: Any, seed: int, limit: Budget, n_draws: int, family: Any) -> AbstractFamily:

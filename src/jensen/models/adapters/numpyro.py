@@ -22,8 +22,9 @@ from ..base import AbstractModel
 from ..coordinates import Coordinates
 from ..supports import Site
 from . import numpyro_enumerate as enumerate_
-from .numpyro_discover import Structure, discover
+from .numpyro_discover import Structure, discover, start
 from .numpyro_run import Unobserve, check_values, explained, log_prob, refuse, setting, total
+from .numpyro_support import check_supports
 
 Latents = dict[str, Array]
 Spec = dict[str, jax.ShapeDtypeStruct]
@@ -202,6 +203,7 @@ def from_numpyro(model: Callable, /, *args, **kwargs) -> NumPyroModel:
     fn, args, kwargs = Function(model), _checked("args", args), _checked("kwargs", kwargs)
     with explained(fn, args, kwargs):
         structure = discover(fn, args, kwargs)
+        check_supports(fn, args, kwargs, start)
     if structure.enumerated:
         enumerate_.require_funsor(structure.enumerated)
     build = lambda structure: _settled(NumPyroModel(fn, args, kwargs, structure))

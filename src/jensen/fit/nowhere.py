@@ -1,0 +1,55 @@
+"""Why a fit cannot begin: what the log density is where it was looked at, in words."""
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import explain
+
+NAN_BECAUSE = (
+    "NaN comes of log, sqrt or a power of a negative number, 0 / 0, inf - inf, or NaN in what the density reads"
+)
+NAN_INSTEAD = (
+    "jax.config.update('jax_debug_nans', True) shows where; exp(z) or softplus(z) for what must be positive, or NumPyro, "
+    "which maps supports; jnp.where on the argument of log, not on its result"
+)
+INF_BECAUSE = (
+    "+inf is no density: it comes of a division by zero, exp of a large number, or log of a density with its sign lost"
+)
+INF_INSTEAD = "a log density that is finite where there is mass, and -inf where there is none"
+ZERO_BECAUSE = "the posterior cannot be found from where its density is zero"
+ZERO_INSTEAD = "check supports and data (a value outside of a likelihood's support gives -inf)"
+
+
+def unreachable(values: np.ndarray, gradients: np.ndarray | None, at_zero: Any, remedy: str = "") -> str:
+    """The message for a log density that is finite at none of the starts.
+
+    Arguments:  values, gradients: there, as they are.   at_zero: the value at z = 0.   remedy: one more.
+    """
+    values = np.asarray(values, float)
+    n = len(values)
+    shares = {"NaN": np.isnan(values), "+inf": values == np.inf, "-inf": values == -np.inf}
+    counts = {name: int(mask.sum()) for name, mask in shares.items()}
+    finite = n - sum(counts.values())
+    if finite and gradients is not None:
+        wrong = f"its gradient is not finite at any of {finite} points where its value is"
+        because = "every method starts along the gradient; a gradient of NaN comes of jnp.where over a branch that is undefined"
+        instead = (
+            "jnp.where on the argument, so that neither branch is undefined; or LogDensity(..., differentiable=False)"
+        )
+        return explain("`fit` of this model", wrong, because, instead)
+    worst = "NaN" if counts["NaN"] else "+inf" if counts["+inf"] else "-inf"
+    if counts[worst] == n:
+        wrong = f"its log density is {worst} at every one of {n} starts, z = 0 among them: it is not finite anywhere"
+    else:
+        kinds = ", ".join(f"{name} at {count}" for name, count in counts.items() if count)
+        wrong = f"its log density is not finite at any of {n} starts ({kinds}); at z = 0 it is {_shown(at_zero)}"
+    because, instead = {
+        "NaN": (NAN_BECAUSE, NAN_INSTEAD), "+inf": (INF_BECAUSE, INF_INSTEAD), "-inf": (ZERO_BECAUSE, ZERO_INSTEAD),
+    }[worst]  # fmt: skip
+    return explain("`fit` of this model", wrong, because, instead + remedy)
+
+
+def _shown(value: Any) -> str:
+    value = float(value)
+    return "NaN" if np.isnan(value) else f"{value:+g}" if np.isinf(value) else f"{value:g}"
