@@ -27,6 +27,7 @@ KHAT_SLACK, ESS_NEARLY_ALL = 0.2, 0.95
 SHIFT_GOOD = 0.06  # posterior standard deviations that reweighting may move a mean
 SD_GOOD = 0.05  # relative change of a standard deviation under reweighting
 ELBO_SE_GOOD = 0.1  # nats
+FEW_DRAWS = 200  # from which an sd is known to 5 %
 
 
 @dataclasses.dataclass
@@ -77,6 +78,11 @@ def noted(d: Diagnosis, notes: Sequence[tuple[int, str]]) -> Diagnosis:
     worst = list(Verdict)[max(list(Verdict).index(d.verdict), *(level for level, _ in notes))]
     bad, good = [s for level, s in notes if level], [s for level, s in notes if not level]
     return dataclasses.replace(d, verdict=worst, reasons=[*bad, *d.reasons, *good])
+
+
+def too_few(n: int, enough: int = FEW_DRAWS) -> list[tuple[int, str]]:
+    """For `noted`: what so few draws say of the fit they were drawn from."""
+    return [(1, f"{n} draws are too few for a verdict that can be relied on: want {enough}.")] if n < enough else []
 
 
 def graded(value: float, good: float, usable: float) -> int:

@@ -14,6 +14,7 @@ from ..algorithms.importance import evaluated, n_proposals, proposal_of
 from ..algorithms.laplace import starts
 from ..algorithms.target import Target
 from ..diagnostics.evidence import bridge
+from ..diagnostics.verdict import noted, too_few
 from ..errors import IncompatibleComposition, ModelError, OptionError, explain
 from ..families.draws import Draws
 from ..families.full_rank import FullRank
@@ -24,7 +25,7 @@ from ..tree import Layout, split_trainable
 from . import defaults
 from .iterated import ITERATED
 from .ladder import Ladder, Step
-from .nowhere import unreachable
+from .nowhere import at_fault, unreachable
 from .progress import steps_shown
 from .result import Attempt, Fit
 from .view import other_view
@@ -127,7 +128,7 @@ def _nowhere(target: Target, seed: int) -> str:
         )
     u = starts(np.random.default_rng([seed, 1]), target.dim)
     values, gradients = target.raw(u)
-    return unreachable(values, gradients, values[0])
+    return unreachable(values, gradients, values[0], at_fault=at_fault(target.model))
 
 
 def _packed(model, rows, target: Target, ladder: Ladder, step: Step, seed, n_draws, seconds, method) -> Fit:
@@ -142,10 +143,10 @@ def _packed(model, rows, target: Target, ladder: Ladder, step: Step, seed, n_dra
         log_q = proposal_of(s.q).log_prob(u) if s.log_q is None else s.log_q[keep]
     if s.corrected == "chains":
         _bridge(step, log_p, log_q)
-    family = _family(s, target.layout, u)
+    family, diagnosis = _family(s, target.layout, u), noted(step.diagnosis, too_few(len(u)))
     history = np.asarray(s.history if s.history else [step.diagnosis.elbo], float)
     return Fit(
-        family=family, model=model, rows=rows, diagnosis=step.diagnosis, history=history, why=s.why, seconds=seconds,
+        family=family, model=model, rows=rows, diagnosis=diagnosis, history=history, why=s.why, seconds=seconds,
         step_size=None, seed=seed, draws=unravel_many(target.layout, u), log_p=log_p, log_q=log_q,
         options=_options(model, family, step, target, method, seed), trail=[_attempt(x) for x in ladder.steps],
         corrected=s.corrected, proposal=s.q if s.log_q is None else None, double=True,

@@ -19,7 +19,7 @@ from ..batch import Batch
 from ..compiled import key_for
 from ..diagnostics.activity import activity
 from ..diagnostics.samples import diagnose_samples
-from ..diagnostics.verdict import Diagnosis, diagnose_global, diagnose_rows, noted
+from ..diagnostics.verdict import FEW_DRAWS, Diagnosis, diagnose_global, diagnose_rows, noted, too_few
 from ..errors import ModelError, OptionError, explain
 from ..facts import Fact
 from ..function import description
@@ -40,7 +40,7 @@ STREAM_BYTES = 32 * 2**20
 AHEAD_SCALARS = 2**18  # noise drawn for a chunk in one call, at most: only where a step needs little of it
 VERDICT, TRIALS = 0.2, 0.4  # of the budget: kept for the verdict; for the step-size trial, at most
 STEPPING = 0.5  # of what is left: one chunk, at most
-FEW_DRAWS = 200  # from which an sd is known to 5 %
+NOISE = 4.0  # sd of the objective below its start, from which it has fallen
 LOOKED = 60  # points at which a density that cannot be fitted is looked at
 EVALUATED_ROWS, DRAWS_A_ROW = 100, 200
 
@@ -287,6 +287,8 @@ def _final_carry(runner: Runner, job: Job, outcome: Outcome) -> Any:
 
 def _why(job: Job, outcome: Outcome) -> str:
     """`budget` splits: with a fixed step size, no progress over the last windows is `stalled`."""
+    if outcome.why == "budget" and int(outcome.carry.step) < job.n_steps:  # ended by the budget, not by its steps
+        return "budget"
     stalled = outcome.why == "budget" and int(outcome.carry.monitor.stalls) >= PATIENCE and not job.tuned
     settled = outcome.why == "budget" and job.tuned and int(outcome.carry.monitor.decays) >= 2
     return "stalled" if stalled else "converged" if settled else outcome.why
@@ -318,9 +320,10 @@ def _result(algorithm, composition, job, runner, outcome, history, step_size) ->
         diagnosis = diagnose_rows(log_p - log_q, n_rows(job.rows), layers=layers, learned=learned, **common)
     else:
         diagnosis = _global_diagnosis(z, log_p, log_q, common | {"complete": complete})
-    few = n < min(FEW_DRAWS, DRAWS_A_ROW if parts.model.plated else FEW_DRAWS)
-    too_few = [(1, f"{n} draws are too few for a verdict that can be relied on.")] if few else []
-    diagnosis = noted(diagnosis, [*algorithm.findings(carry), *too_few])
+    enough = min(FEW_DRAWS, DRAWS_A_ROW) if parts.model.plated else FEW_DRAWS
+    diagnosis = noted(
+        diagnosis, [*_step_size_at_fault(job, outcome, history), *algorithm.findings(carry), *too_few(n, enough)]
+    )
     family = type(composition.family).__name__
     seconds = outcome.seconds
     return Fit(
@@ -340,6 +343,21 @@ def _result(algorithm, composition, job, runner, outcome, history, step_size) ->
         n_skipped=skipped,
         trail=[Attempt(family, str(diagnosis.verdict), diagnosis.khat, diagnosis.elbo, seconds, why)],
     )
+
+
+def _step_size_at_fault(job: Job, outcome: Outcome, history: np.ndarray) -> list[tuple[int, str]]:
+    """For `noted`, where the user chose the step size: steps that led to where nothing is finite, or downhill."""
+    if job.tuned or not len(history):
+        return []
+    last = history[-min(job.window, len(history)) :]
+    last = last[np.isfinite(last)]
+    shrinks, diverged = int(outcome.carry.monitor.shrinks), outcome.why == "diverged"
+    fell = not last.size or last.mean() < history[0] - NOISE * last.std() - 1.0
+    if not (shrinks or diverged or fell):
+        return []
+    what = f"The step size {job.asked_step:g} is" if job.asked_step is not None else "The optimiser's steps are"
+    how = f"{shrinks} times its steps led to where numbers are not finite" if shrinks else "the objective fell"
+    return [(2 if diverged or fell else 1, f"{what} too large: {how}. Give a smaller one, or optimizer=None.")]
 
 
 def _paid_for(job: Job, runner: Runner, composition: Composition, n: int, rows: Any) -> int:

@@ -320,7 +320,8 @@ def _richer(model: AbstractModel, fit: Fit) -> AbstractFamily | None:
         return None
     mean, variance = cast(AbstractDistribution, fit.family).moments()
     n = sum(a.size for a in jax.tree.leaves(mean))
-    if n < 2:
+    usable = all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves((mean, variance)))
+    if n < 2 or not usable or not all(bool((a > 0).all()) for a in jax.tree.leaves(variance)):
         return None
     shapes = jax.tree.map(jnp.shape, mean)
     richer = families.FullRank if n <= defaults.FULL_RANK_LIMIT else families.LowRank

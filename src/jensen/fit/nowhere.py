@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import explain
+from ..errors import JensenError, explain
 
 NAN_BECAUSE = (
     "NaN comes of log, sqrt or a power of a negative number, 0 / 0, inf - inf, or NaN in what the density reads"
@@ -21,10 +21,13 @@ ZERO_BECAUSE = "the posterior cannot be found from where its density is zero"
 ZERO_INSTEAD = "check supports and data (a value outside of a likelihood's support gives -inf)"
 
 
-def unreachable(values: np.ndarray, gradients: np.ndarray | None, at_zero: Any, remedy: str = "") -> str:
+def unreachable(
+    values: np.ndarray, gradients: np.ndarray | None, at_zero: Any, remedy: str = "", at_fault: str = ""
+) -> str:
     """The message for a log density that is finite at none of the starts.
 
     Arguments:  values, gradients: there, as they are.   at_zero: the value at z = 0.   remedy: one more.
+                at_fault: where it comes from, if that is known.
     """
     values = np.asarray(values, float)
     n = len(values)
@@ -44,10 +47,32 @@ def unreachable(values: np.ndarray, gradients: np.ndarray | None, at_zero: Any, 
     else:
         kinds = ", ".join(f"{name} at {count}" for name, count in counts.items() if count)
         wrong = f"its log density is not finite at any of {n} starts ({kinds}); at z = 0 it is {_shown(at_zero)}"
+    wrong += at_fault
     because, instead = {
         "NaN": (NAN_BECAUSE, NAN_INSTEAD), "+inf": (INF_BECAUSE, INF_INSTEAD), "-inf": (ZERO_BECAUSE, ZERO_INSTEAD),
     }[worst]  # fmt: skip
     return explain("`fit` of this model", wrong, because, instead + remedy)
+
+
+def at_fault(model: Any) -> str:
+    """ ", observed site `y` at [3]: 0.0" of a NumPyro model: the first observed value whose log density is not finite at 0."""
+    if not hasattr(model, "log_likelihood") or not hasattr(model, "init_z") or getattr(model, "plated", True):
+        return ""
+    try:
+        terms = model.log_likelihood(model.init_z())
+        sites = model.observations(model.init_z())
+    except JensenError:  # sites that are tied together
+        return ""
+    for name, values in terms.items():
+        bad = np.argwhere(~np.isfinite(np.asarray(values, float)))
+        if len(bad):
+            index = tuple(map(int, bad[0]))
+            data = np.asarray(sites[name])
+            value = f", where it is observed as {data[index]}" if data.shape == np.shape(values) else ""
+            where = f"[{', '.join(map(str, index))}]" if index else "its value"
+            term = _shown(np.asarray(values, float)[index])
+            return f"; at z = 0 observed site `{name}` adds {term} at {where}{value}"
+    return ""
 
 
 def _shown(value: Any) -> str:

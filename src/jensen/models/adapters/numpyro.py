@@ -168,6 +168,12 @@ class NumPyroModel(AbstractModel):
         sites = self._run(Unobserve(self.fn), values, key, new_args, new_kwargs)
         return {n: sites[n]["value"] for n in self.structure.observed if n in sites}
 
+    def observations(self, z: Latents) -> Latents:
+        """The values of the observed sites."""
+        values = self._values(z, self.sites)
+        sites = self._run(self.fn, values, jax.random.key(0), self.args.value, self.kwargs.value)
+        return {n: sites[n]["value"] for n in self.structure.observed}
+
     def log_likelihood(self, z: Latents) -> Latents:
         """Observed site -> log p(x_i | latents) of each element, on all rows, unscaled; marginalised sites are summed
         out. Factors are not in it.

@@ -39,7 +39,7 @@ def check_supports(fn: Callable, args: tuple, kwargs: dict, substituted: Callabl
         for name, site in sites.items():
             inside = _inside(site) if site["type"] == "sample" and site["is_observed"] else None
             if inside is not None:
-                found[name] = (len(out), str(site["fn"].support).strip("<>()"), type(bare(site["fn"])).__name__)
+                found[name] = (len(out), str(site["fn"].support), type(bare(site["fn"])).__name__)
                 out += [site["value"], inside]
         return out
 
@@ -115,7 +115,7 @@ def _outside(name: str, value: np.ndarray, inside: np.ndarray, support: str, law
     where = tuple(int(i) for i in np.argwhere(~inside)[0])
     index = f" at [{', '.join(map(str, where))}]" if where else ""
     n = int((~inside).sum())
-    wrong = f"{n} of {value.size} values are outside of the support of its {law} ({support}): the first is {value[where]}{index}"
+    wrong = f"{n} of {value.size} values are outside of the support of its {law}, {support}; the first is {value[where]}{index}"
     because = "no value of the latents gives them a density"
     instead = f"data that {law} can produce, or a distribution that can produce these data"
     return explain(f"observed site `{name}`", wrong, because, instead)
