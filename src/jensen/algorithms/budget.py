@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import OptionError, explain
 
 GRACE = 1.25  # times the budget: what is under way may be finished up to here, and is broken off from here on
+OVERRUN = 0.1  # of the budget: the same where a part of it is kept back
 
 
 class OutOfBudget(Exception):
@@ -94,13 +95,14 @@ class Budget:
 
     def room(self, seconds_each: float, share: float = 1.0) -> float:
         """How many evaluations of this price still fit into a share of what is left, the grace included."""
-        seconds = GRACE * self.seconds - self.elapsed
+        end = GRACE if self._kept == 0 else 1 - self._kept + OVERRUN
+        seconds = end * self.seconds - self.elapsed
         by_time = (
             math.inf
             if math.isinf(self.seconds) or (seconds_each <= 0 < seconds)
             else seconds / max(seconds_each, 1e-12)
         )
-        return max(share * min(by_time, GRACE * self.evaluations - self._used), 0.0)
+        return max(share * min(by_time, end * self.evaluations - self._used), 0.0)
 
     @property
     def share_left(self) -> float:

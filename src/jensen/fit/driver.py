@@ -20,7 +20,7 @@ from ..compiled import key_for
 from ..diagnostics.activity import activity
 from ..diagnostics.samples import diagnose_samples
 from ..diagnostics.verdict import FEW_DRAWS, Diagnosis, diagnose_global, diagnose_rows, noted, too_few
-from ..errors import ModelError, OptionError, explain
+from ..errors import ModelError, OptionError
 from ..facts import Fact
 from ..function import description
 from ..judge import Composition
@@ -31,7 +31,7 @@ from .evaluate import draws_global, draws_rows, draws_streamed, gradients_of
 from .loop import Carry, Outcome, Plan, Runner
 from .minibatch import MappedArray, Stream, n_rows, steps_per_epoch
 from .monitor import PATIENCE
-from .nowhere import unreachable
+from .nowhere import never_finite, too_large
 from .progress import progress_bar
 from .result import Attempt, Fit
 
@@ -41,7 +41,6 @@ AHEAD_SCALARS = 2**18  # noise drawn for a chunk in one call, at most: only wher
 VERDICT, TRIALS = 0.2, 0.4  # of the budget: kept for the verdict; for the step-size trial, at most
 STEPPING = 0.5  # of what is left: one chunk, at most
 NOISE = 4.0  # sd of the objective below its start, from which it has fallen
-LOOKED = 60  # points at which a density that cannot be fitted is looked at
 EVALUATED_ROWS, DRAWS_A_ROW = 100, 200
 
 
@@ -134,7 +133,7 @@ def _shifted_start(algorithm: AbstractDescent, job: Job, composition: Compositio
     family = algorithm.parts.family
     still = _runner(_lanes(algorithm, job), job)
     if not job.tuned and _alive(still, still.init(job.seed, 0.0)):
-        raise OptionError(_too_large(job))
+        raise OptionError(too_large(job.asked_step))
     params, rest = split_trainable(family)
     leaves, treedef = jax.tree.flatten(params)
     for i in range(60):
@@ -148,31 +147,7 @@ def _shifted_start(algorithm: AbstractDescent, job: Job, composition: Compositio
             return candidate
         if job.limit.spent:
             break
-    raise ModelError(_never_finite(composition, job))
-
-
-def _too_large(job: Job) -> str:
-    return explain(
-        f"fit(optimizer={job.asked_step!r})" if job.asked_step is not None else "fit(optimizer=...)",
-        "its first step leads to where numbers are not finite; at the start they are",
-        "the step size is too large for this model: the density is not at fault",
-        "optimizer=1e-2, or None: a step size is then chosen on a short trial",
-    )
-
-
-def _never_finite(composition: Composition, job: Job) -> str:
-    model, rng = composition.model, np.random.default_rng([job.seed, 43])
-    x = jax.tree.map(lambda a: a[0], job.first.rows) if model.plated else job.first
-    points = lambda s: jnp.asarray(
-        np.concatenate([np.zeros((1, *s.shape)), rng.normal(size=(LOOKED, *s.shape))]), s.dtype
-    )
-    z = jax.tree.map(points, model.latents)
-    smooth = Fact.DIFFERENTIABLE in model.facts
-    look = lambda z: jax.value_and_grad(model.log_density)(z, x) if smooth else (model.log_density(z, x), z)
-    values, gradients = jax.device_get(jax.lax.map(look, z))
-    flat = [np.asarray(a, float).reshape(len(values), -1) for a in jax.tree.leaves(gradients)]
-    remedy = "; or starting values that are inside, family=MeanField(shape, loc=...)"
-    return unreachable(values, np.concatenate(flat, 1) if smooth else None, values[0], remedy)
+    raise ModelError(never_finite(composition.model, job.first, job.seed))
 
 
 def _best_step_size(runner: Runner, job: Job) -> tuple[float, float, Outcome | None]:

@@ -39,6 +39,7 @@ from .rows import as_rows
 
 DEFAULT_STEPS, FLOW_STEPS = 20_000, 3_000
 LEAST_DRAWS = 50  # of which the tail that k-hat is read off has ten
+SECOND = 0.5  # of the budget must be left for a second, richer family
 WITHOUT_STEPS = "checkpoint", "on_chunk"  # options that choose no method: they go with one that has steps
 
 
@@ -231,7 +232,13 @@ def fit(
 
     first = attempt(chosen if chosen is not None else defaults.default_family(model))
     best = first
-    if chosen is None and not model.plated and _needs_more(first) and first.why != "interrupted" and not limit.spent:
+    if (
+        chosen is None
+        and not model.plated
+        and _needs_more(first)
+        and first.why != "interrupted"
+        and limit.share_left > SECOND
+    ):
         richer = _richer(model, first)
         if richer is not None:
             second = attempt(richer)

@@ -2,9 +2,16 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from ..batch import Batch
 from ..errors import JensenError, explain
+from ..facts import Fact
+from ..models.base import AbstractModel
+
+LOOKED = 60  # points, beside 0
 
 NAN_BECAUSE = (
     "NaN comes of log, sqrt or a power of a negative number, 0 / 0, inf - inf, or NaN in what the density reads"
@@ -52,6 +59,30 @@ def unreachable(
         "NaN": (NAN_BECAUSE, NAN_INSTEAD), "+inf": (INF_BECAUSE, INF_INSTEAD), "-inf": (ZERO_BECAUSE, ZERO_INSTEAD),
     }[worst]  # fmt: skip
     return explain("`fit` of this model", wrong, because, instead + remedy)
+
+
+def never_finite(model: AbstractModel, batch: Batch, seed: int) -> str:
+    """The message of a gradient fit that has not found a start: of z = 0 and points around it."""
+    rng, x = np.random.default_rng([seed, 43]), batch
+    if model.plated:
+        x = jax.tree.map(lambda a: a[0], batch.rows)
+    points = lambda s: jnp.asarray(
+        np.concatenate([np.zeros((1, *s.shape)), rng.normal(size=(LOOKED, *s.shape))]), s.dtype
+    )
+    smooth = Fact.DIFFERENTIABLE in model.facts
+    look = lambda z: jax.value_and_grad(model.log_density)(z, x) if smooth else (model.log_density(z, x), z)
+    values, gradients = jax.device_get(jax.lax.map(look, jax.tree.map(points, model.latents)))
+    flat = [np.asarray(a, float).reshape(len(values), -1) for a in jax.tree.leaves(gradients)]
+    remedy = "; or starting values that are inside, family=MeanField(shape, loc=...)"
+    return unreachable(values, np.concatenate(flat, 1) if smooth else None, values[0], remedy, at_fault(model))
+
+
+def too_large(step_size: float | None) -> str:
+    """The message for a step size whose first step ends the fit, though the density is finite where it begins."""
+    asked = "fit(optimizer=...)" if step_size is None else f"fit(optimizer={step_size:g})"
+    wrong = "its first step leads to where numbers are not finite; at the start they are"
+    because = "the step size is too large for this model: the density is not at fault"
+    return explain(asked, wrong, because, "optimizer=1e-2, or None: a step size is then chosen on a short trial")
 
 
 def at_fault(model: Any) -> str:
