@@ -25,6 +25,9 @@ VALUE_NEEDED = (
     jax.errors.NonConcreteBooleanIndexError,
 )
 """What JAX raises where Python or NumPy ask an array that is being traced for its numbers."""
+_ASKS_NUMBERS = (
+    "real number|length-1|[Oo]nly scalar|[Oo]nly integer scalar|with a sequence"  # in words of Python and NumPy
+)
 BLACK_BOX = "jensen.models.BlackBox(fn, shape, gradient=...) for a function of NumPy, SciPy or plain Python"
 RANDOM = (
     "it draws random numbers of NumPy's or Python's",
@@ -156,7 +159,7 @@ def _reasons(error: Exception, given: str) -> tuple[str, str, str]:
         return wrong, because, f"z = z.at[0].set(1.0); or {BLACK_BOX}"
     if str(error).startswith(WITHOUT_GRADIENT):
         return without_gradient(text)
-    asks_math = isinstance(error, TypeError) and re.search("real number|length-1|[Oo]nly scalar", str(error))
+    asks_math = isinstance(error, (TypeError, ValueError)) and re.search(_ASKS_NUMBERS, str(error))
     instead = (
         f"a function of JAX that runs on such arguments{f'; or {BLACK_BOX}' if asks_math or _foreign(error) else ''}"
     )
@@ -195,7 +198,7 @@ def states(fn: Any) -> list:
             states.append(repr(value.get_state()))
         elif name == "random":  # numpy.random, or Python's
             legacy: Any = np.random.get_state()  # noqa: NPY002
-            states += [legacy[1].tobytes(), legacy[2], random.getstate()]
+            states += [legacy[1].tobytes(), legacy[2:], random.getstate()]
     return states
 
 

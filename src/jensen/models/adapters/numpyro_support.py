@@ -13,13 +13,11 @@ from numpyro.distributions import ExpandedDistribution, Independent, MaskedDistr
 from ...errors import DataError, explain
 from .numpyro_run import bare, in_scan, is_factor
 
-SUM = 1e-3  # by which the rounded entries of a probability vector may miss one
-
 
 def check_supports(fn: Callable, args: tuple, kwargs: dict, substituted: Callable) -> None:
     """Compares what is observed with the supports that depend on data alone; those that latents move are left to log p.
 
-    A bound itself is allowed: there a density may well be finite.   substituted: gives latents their values.
+    substituted: gives latents their values.
     Cost:   a trace of the model, and the few operations that make the observed values and their supports.
     Raises: DataError that names the site, the first value outside, and where it stands.
     """
@@ -56,7 +54,7 @@ def _inside(site: dict[str, Any]) -> Any:
     if is_factor(site) or in_scan(site) or (site["scale"] is not None and jnp.ndim(site["scale"]) > 0):
         return None
     try:
-        inside = _holds(fn.support, jnp.asarray(value))
+        inside = _holds(fn.support, jnp.asarray(value), bool(getattr(bare(fn), "_validate_args", False)))
     except (AttributeError, NotImplementedError, TypeError, ValueError):
         return None
     while isinstance(fn, (ExpandedDistribution, Independent, MaskedDistribution)):
@@ -66,25 +64,26 @@ def _inside(site: dict[str, Any]) -> Any:
     return inside
 
 
-def _holds(support: Any, value: Any) -> Any:
-    """Elementwise, closed at the bounds."""
-    if isinstance(support, constraints.independent):
-        return _holds(support.base_constraint, value)
+def _holds(support: Any, value: Any, strict: bool) -> Any:
+    """Elementwise; for a support of vectors or matrices, the same for all elements of one.
+
+    strict: as log p has it where the distribution checks its values (-inf outside, and on an open edge); otherwise a density
+    may well be finite on the edge, and a vector is left to log p.
+    """
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if strict:
+        inside = support(value)
+        return inside.reshape(*inside.shape, *(1,) * support.event_dim) & jnp.ones(value.shape, bool)
     if isinstance(support, type(constraints.boolean)):
         return (value == 0) | (value == 1)
-    if isinstance(support, type(constraints.simplex)):
-        return ((value >= 0).all(-1) & (jnp.abs(value.sum(-1) - 1) < SUM))[..., None] | jnp.zeros(value.shape, bool)
     lower, upper = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
-    if isinstance(support, type(constraints.multinomial(1))):
-        return ((value >= 0).all(-1) & (value.sum(-1) == upper))[..., None] | jnp.zeros(value.shape, bool)
-    if isinstance(support, type(constraints.circular)):  # periodic
+    if support.event_dim or isinstance(support, type(constraints.circular)):  # periodic
         return None
-    whole = bool(getattr(support, "is_discrete", False))
-    if (lower is None and upper is None and not whole) or getattr(support, "event_dim", 0):
-        return None
+    whole = bool(support.is_discrete)
     inside = jnp.ones(value.shape, bool)
-    for bound, ok in ((lower, lambda v, b: v >= b), (upper, lambda v, b: v <= b)):
-        inside = inside if bound is None else inside & ok(value, bound)
+    inside = inside if lower is None else inside & (value >= lower)
+    inside = inside if upper is None else inside & (value <= upper)
     return inside & (value == jnp.floor(value)) if whole else inside
 
 
