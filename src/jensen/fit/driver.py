@@ -27,7 +27,7 @@ from ..judge import Composition
 from ..models.base import AbstractModel
 from ..tree import Layout, length, split_trainable
 from .checkpoint import Clock, load_carry, save_carry
-from .evaluate import draws_global, draws_rows, draws_streamed, gradients_of
+from .evaluate import draws_global, draws_rows, draws_streamed, draws_within, gradients_of
 from .loop import Carry, Outcome, Plan, Runner
 from .minibatch import MappedArray, Stream, n_rows, steps_per_epoch
 from .monitor import PATIENCE
@@ -193,11 +193,10 @@ def _fingerprint(runner: Runner, job: Job) -> str:
 
 def drive(algorithm: AbstractDescent, composition: Composition, job: Job) -> Fit:
     """Start, step size, loop, verdict; from other starting values if the given ones do not work."""
-    with job.limit.keeping(VERDICT):
-        try:
-            return _drive(algorithm, composition, job)
-        except _BadStart:
-            return _drive(_shifted_start(algorithm, job, composition), composition, job)
+    try:
+        return _drive(algorithm, composition, job)
+    except _BadStart:
+        return _drive(_shifted_start(algorithm, job, composition), composition, job)
 
 
 def _drive(algorithm: AbstractDescent, composition: Composition, job: Job) -> Fit:
@@ -214,7 +213,8 @@ def _drive(algorithm: AbstractDescent, composition: Composition, job: Job) -> Fi
     if carry is None:
         reached = -np.inf
         if job.tuned:
-            step_size, reached, cut_short = _best_step_size(runner, job)
+            with job.limit.keeping(VERDICT):
+                step_size, reached, cut_short = _best_step_size(runner, job)
             if cut_short is not None:
                 return _result(algorithm, composition, job, runner, cut_short, cut_short.values, step_size)
         carry = runner.init(job.seed, step_size or 1.0, reached)
@@ -238,7 +238,8 @@ def _drive(algorithm: AbstractDescent, composition: Composition, job: Job) -> Fi
             spent = job.spend(len(values))
             return bool(job.on_chunk is not None and job.on_chunk(step, values)) or spent
 
-        outcome = runner.run(carry, job.n_steps, job.window, on_chunk, job.room)
+        with job.limit.keeping(VERDICT):
+            outcome = runner.run(carry, job.n_steps, job.window, on_chunk, job.room)
     save(outcome.carry)
     return _result(algorithm, composition, job, runner, outcome, np.concatenate(seen), step_size)
 
@@ -284,7 +285,11 @@ def _result(algorithm, composition, job, runner, outcome, history, step_size) ->
     elif isinstance(rows, MappedArray):
         z, log_p, log_q, complete = draws_streamed(parts.model, parts.family, rows, job.seed)
     else:
-        z, log_p, log_q = draws_global(parts.model, parts.family, Batch(rows, None), n, job.seed)
+        of = parts.model, parts.family, Batch(rows, None)
+        dear = n < job.n_draws
+        spent = lambda: job.limit.overdrawn
+        z, log_p, log_q = draws_within(*of, n, job.seed, spent) if dear else draws_global(*of, n, job.seed)
+        n = len(log_p)
     if Fact.LOG_RATIO not in parts.family.facts:
         value = composition.objective.sense * float(np.mean(history[-job.window :])) if len(history) else np.nan
         more = {"complete": complete, "value": value, "seed": job.seed}

@@ -1,5 +1,6 @@
 """Fresh draws from a fitted q, with log p and log q: what the verdict, the summary and the plots are made of."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -18,6 +19,7 @@ from ..models.base import AbstractModel
 from ..tree import default_float, length
 from .minibatch import MappedArray
 
+FEW = 4  # draws of a call where they are dear
 BLOCK, ROW_BLOCK = 512, 10  # draws, and rows with all their draws, evaluated at once: bounds the memory
 
 
@@ -51,9 +53,20 @@ def draws_global(
     """(z: tree with a leading axis n, log p(z, x), log q(z)) of n draws, on the host."""
     arrays, static = eqx.partition((model, family), eqx.is_array)
     key = jr.key_data(key_for(seed, "verdict"))
-    size = BLOCK if n >= BLOCK // 2 else 1 << (n - 1).bit_length()  # few draws where the budget pays for few
-    out = jax.device_get(_global(Static(static), arrays, key, -(-n // size), size, batch))
+    out = jax.device_get(_global(Static(static), arrays, key, -(-n // BLOCK), BLOCK, batch))
     return jax.tree.map(lambda a: a[:n], out)
+
+
+def draws_within(
+    model: AbstractModel, family: AbstractFamily, batch: Batch, n: int, seed: int, spent: Callable[[], bool]
+) -> tuple[Any, np.ndarray, np.ndarray]:
+    """As `draws_global`, a few at a time, until the budget is spent: n at most, `FEW` at least."""
+    arrays, static = eqx.partition((model, family), eqx.is_array)
+    key, frozen, parts = key_for(seed, "verdict"), Static(static), []
+    while not parts or (len(parts) * FEW < n and not spent()):
+        key, sub = jr.split(key)
+        parts.append(jax.device_get(_global(frozen, arrays, jr.key_data(sub), 1, FEW, batch)))
+    return jax.tree.map(lambda *a: np.concatenate(a), *parts)
 
 
 STREAM_DRAWS, STREAM_ROWS, STREAM_BLOCK = 512, 200_000, 2048
