@@ -12,6 +12,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
+from .errors import check_seed
 from .program import Program, traced
 from .tree import default_float
 
@@ -179,6 +180,18 @@ def compiled(*static: int, thorough: bool = False) -> Callable[[Callable], Compi
 
 
 def key_for(seed: int, purpose: str) -> Array:
-    """A key that is a function of both, made on the host (deriving it on the device would compile one more program)."""
-    words = np.random.SeedSequence([seed % 2**32, *purpose.encode()]).generate_state(1)
+    """A key that is a function of both, made on the host (deriving it on the device would compile one more program).
+
+    seed: any whole number from 0 on; other numbers, other keys.
+    """
+    words = np.random.SeedSequence([check_seed(seed), *purpose.encode()]).generate_state(1)
     return jr.key(int(words[0] >> 1))
+
+
+def root_key(seed: int) -> Array:
+    """`jax.random.key(seed)`, which looks at 32 bits of it, for seeds of any size."""
+    seed, rest = check_seed(seed) % 2**32, seed >> 32
+    key = jr.key(seed)
+    while rest:
+        key, rest = jr.fold_in(key, rest % 2**32), rest >> 32
+    return key

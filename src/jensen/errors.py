@@ -46,6 +46,21 @@ def check_count(name: str, value: Any, of: str = "", least: int = 1) -> None:
         raise OptionError(explain(asked, wrong, "it is a count", f"{name}={least} or more"))
 
 
+def check_seed(seed: Any, of: str = "") -> int:
+    """The seed as a Python int: whole numbers from 0 on, each with random numbers of its own. Raises: OptionError."""
+    if is_count(seed, 0):
+        return int(seed)
+    shown = f"{seed!r:.40}"
+    asked = f"`{of}(seed={shown})`" if of else f"seed={shown}"
+    wrong = (
+        f"it is {seed}"
+        if is_count(-seed if isinstance(seed, numbers.Real) else seed)
+        else f"it is a {type(seed).__name__}"
+    )
+    because = "all random numbers of a fit are a function of it: the same seed, the same result"
+    raise OptionError(explain(asked, wrong, because, "a whole number from 0 on, seed=0"))
+
+
 def check_shares(asked: str, X: Any, because: str, instead: str) -> None:
     """Raises: DataError for an array with values outside [0, 1], or NaN."""
     if X.size and not (X.min() >= 0 and X.max() <= 1):

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -12,7 +12,7 @@ import numpy as np
 
 from .environment import Twin, is_foreign, of_library
 from .environment import _file_of as file_of
-from .program import Program, Traced, written
+from .program import Program, written
 
 
 def _freeze(value: Any, seen: tuple[int, ...] = ()) -> Any:
@@ -67,10 +67,6 @@ class Function:
             return self
         found = Twin()
         return Function(found.of(self.fn), found)
-
-    def traced(self, forms: Sequence[tuple]) -> Traced:
-        """Its trace at each of these tuples of arguments."""
-        return Traced.of(self, forms, self.is_data)
 
     @property
     def is_data(self) -> Callable[[float], bool]:

@@ -36,7 +36,7 @@ class BatchAndMatch(AbstractSolver):
     def __init__(self, batch: int | None = None, max_iterations: int = 300):
         self.batch, self.max_iterations = batch, max_iterations
 
-    def solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
+    def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         q = dense_start(target, start, seed)
         if q is None:
             return Solution(None, "diverged")

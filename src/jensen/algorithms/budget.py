@@ -1,20 +1,30 @@
 """How much a fit may cost."""
 
+import contextlib
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from ..errors import OptionError, explain
+
+GRACE = 1.25  # times the budget: what is under way may be finished up to here, and is broken off from here on
+OVERRUN = 0.1  # of the budget: the same where a part of it is kept back
+
+
+class OutOfBudget(Exception):
+    """Raised between two evaluations where the budget is overdrawn: whoever has a result, or one from before, gives that."""
 
 
 class Budget:
     """Seconds of wall time and evaluations of the log density (with gradient) that may still be spent.
 
-    Checked between the steps of a solver, so the last step begun may overrun it. Compilation counts as time.
+    Checked between the steps of a solver (`spent`), between evaluations (`overdrawn`), and before what is known to cost
+    more than is left (`room`). Compilation counts as time.
     """
 
     def __init__(self, seconds: float = math.inf, evaluations: float = math.inf):
-        self.seconds, self.evaluations = seconds, evaluations
+        self.seconds, self.evaluations, self._kept = seconds, evaluations, 0.0
         self._began, self._used = time.perf_counter(), 0
 
     @classmethod
@@ -67,8 +77,32 @@ class Budget:
 
     @property
     def spent(self) -> bool:
-        """Is nothing left?"""
-        return self.share_left <= 0
+        """Is nothing left, but for what is kept back?"""
+        return self.share_left <= self._kept
+
+    @contextlib.contextmanager
+    def keeping(self, share: float) -> Iterator[None]:
+        """Inside, a share of the budget is kept back for what comes after: the checks."""
+        before, self._kept = self._kept, share
+        try:
+            yield
+        finally:
+            self._kept = before
+
+    @property
+    def overdrawn(self) -> bool:
+        return self.finite and self.room(0.0) <= 0
+
+    def room(self, seconds_each: float, share: float = 1.0) -> float:
+        """How many evaluations of this price still fit into a share of what is left, the grace included."""
+        end = GRACE if self._kept == 0 else 1 - self._kept + OVERRUN
+        seconds = end * self.seconds - self.elapsed
+        by_time = (
+            math.inf
+            if math.isinf(self.seconds) or (seconds_each <= 0 < seconds)
+            else seconds / max(seconds_each, 1e-12)
+        )
+        return max(share * min(by_time, end * self.evaluations - self._used), 0.0)
 
     @property
     def share_left(self) -> float:

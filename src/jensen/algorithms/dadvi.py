@@ -42,7 +42,7 @@ class DADVI(AbstractSolver):
         self.n_draws, self.most_draws = 2 * ((n_draws + 1) // 2), most_draws
         self.linear_response, self.max_iterations = linear_response, max_iterations
 
-    def solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
+    def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         q = diagonal_start(target, start, seed)
         if q is None:
             return Solution(None, "diverged", findings={"no_start": True})

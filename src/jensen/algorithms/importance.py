@@ -8,11 +8,14 @@ import numpy as np
 from jaxtyping import Float
 
 from ..diagnostics.psis import importance_ess, psis
+from .budget import OutOfBudget
 from .gaussian import Gaussian, Mixture, defensive
 from .solver import AbstractSolver, Solution
-from .target import Target
+from .target import BLOCK, Target
 
 N_PROPOSALS = 8192
+WEIGHING = 0.5  # of what is left of the budget
+AT_LEAST = 2  # draws, if the budget is overdrawn
 HOPELESS = 0.02  # effective share of the draws
 NUMBERS = 5 * 10**6  # held at once: above, there are fewer draws
 
@@ -66,22 +69,45 @@ class Weighted:
 
 
 def weigh(target: Target, proposal: Any, n: int, seed: int) -> Weighted:
-    """n draws of a proposal (`sample`, `log_prob`), weighed; an eighth of them where these say that there is no hope."""
-    first = _weigh(target, proposal, n // 8, [seed, 5])
+    """n draws of a proposal (`sample`, `log_prob`), weighed; an eighth of them where these say that there is no hope, and
+    as many as half of what is left of the budget pays for."""
+    eighth = target.affordable(n // 8, WEIGHING)
+    first = _weigh(target, proposal, eighth, [seed, 5])
     if first.ess < HOPELESS and first.khat > 0.7:
         return first
-    rest = _weigh(target, proposal, n - n // 8, [seed, 6])
+    more = target.affordable(n - n // 8, WEIGHING, least=0)
+    if eighth < n // 8 or not more:
+        return first
+    rest = _weigh(target, proposal, more, [seed, 6])
     join = lambda name: np.concatenate([getattr(first, name), getattr(rest, name)])
-    return weighted(join("u"), join("log_p"), join("log_q"), (first.undefined + 7 * rest.undefined) / 8)
+    undefined = np.average([first.undefined, rest.undefined], weights=[eighth, more])
+    return weighted(join("u"), join("log_p"), join("log_q"), float(undefined))
 
 
 def _weigh(target: Target, proposal: Any, n: int, seed: list[int]) -> Weighted:
     u = proposal.sample(np.random.default_rng(seed), n)
     u = u[np.isfinite(u).all(1)]
     before = target.n_not_a_number
-    log_p = target.value(u)
+    log_p, u = evaluated(target, u)
     log_q = proposal.log_prob(u)
     return weighted(u, log_p, log_q, (target.n_not_a_number - before) / max(len(u), 1))
+
+
+def evaluated(target: Target, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(log p, the points it was evaluated at): without those that the budget no longer pays for."""
+    if not target.budget.finite:
+        return target.value(u), u
+    done: list[np.ndarray] = []
+    for at in range(0, len(u), BLOCK):
+        try:
+            done.append(target.value(u[at : at + BLOCK]))
+        except OutOfBudget:
+            break
+    if not done:  # a verdict is made from something
+        value = target.raw(u[:AT_LEAST])[0]
+        done.append(np.where(np.isfinite(value), value, -np.inf))
+    log_p = np.concatenate(done)
+    return log_p, u[: len(log_p)]
 
 
 def weighted(u: np.ndarray, log_p: np.ndarray, log_q: np.ndarray, undefined: float = 0.0) -> Weighted:
@@ -125,7 +151,7 @@ class Importance(AbstractSolver):
     def __init__(self, n: int | None = None):
         self.n = n
 
-    def solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
+    def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         from .natural_gradient import NaturalGradient
 
         start = start or NaturalGradient().solve(target, None, seed)

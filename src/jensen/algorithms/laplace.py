@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from .budget import OutOfBudget
 from .gaussian import Gaussian, safe_cholesky, standardised_draws
 from .solver import AbstractSolver, Solution
 from .target import BLOCK, Target
@@ -46,7 +47,7 @@ class Laplace(AbstractSolver):
     def __init__(self, n_starts: int | None = None, n_components: int = 4, max_iterations: int = 60):
         self.n_starts, self.n_components, self.max_iterations = n_starts, n_components, max_iterations
 
-    def solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
+    def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         n = self.n_starts or (8 if target.dim <= 30 else 5 if target.dim <= 150 else 3)
         u, value, gradient = starting_points(target, seed, n)
         paths = [Path(*p, scale=1 + 0 * np.abs(p[0])) for p in zip(u, value.tolist(), gradient, strict=True)]
@@ -56,10 +57,8 @@ class Laplace(AbstractSolver):
 
 def starting_points(target: Target, seed: int, n: int):
     """The n best of some over-dispersed points by log density, kept apart: (u, values, gradients)."""
-    rng, d = np.random.default_rng([seed, 1]), target.dim
-    pool = [np.zeros((1, d)), rng.uniform(-2, 2, (BLOCK // 2 - 1, d)), 0.3 * rng.standard_normal((BLOCK // 2, d))]
-    wide = rng.standard_normal((BLOCK, d)) * 10.0 ** rng.uniform(-1, 2, (BLOCK, 1))
-    u = np.concatenate([*pool, wide])
+    rng = np.random.default_rng([seed, 1])
+    u = starts(rng, target.dim)
     value, gradient = target(u)
     order = np.argsort(-value)
     order = order[np.isfinite(value[order])]
@@ -69,6 +68,12 @@ def starting_points(target: Target, seed: int, n: int):
     others = rng.permutation(order[len(best) :])[: n - len(best)]  # not only the best: they may share one valley
     index = np.concatenate([best, others])
     return u[index], value[index], gradient[index]
+
+
+def starts(rng: np.random.Generator, d: int) -> Float[np.ndarray, "S D"]:
+    """Points near 0 and far out, 0 first."""
+    pool = [np.zeros((1, d)), rng.uniform(-2, 2, (BLOCK // 2 - 1, d)), 0.3 * rng.standard_normal((BLOCK // 2, d))]
+    return np.concatenate([*pool, rng.standard_normal((BLOCK, d)) * 10.0 ** rng.uniform(-1, 2, (BLOCK, 1))])
 
 
 def hessians(target: Target, u: np.ndarray, step: np.ndarray) -> Float[np.ndarray, "K D D"]:
@@ -89,11 +94,16 @@ def search(target: Target, paths: list[Path], seed: int, max_iterations: int) ->
         live = [p for p in paths if not p.done]
         if not live or (target.budget.spent and i > 0):  # a first look is always taken: there must be a q to judge
             break
-        h = hessians(target, np.stack([p.u for p in live]), STEP * np.stack([p.scale for p in live]))
-        steps = [_newton(p, hess) for p, hess in zip(live, h, strict=True)]
-        _keep_best(target, live, [s[1] for s in steps], eps)
-        trial = np.concatenate([p.u + s[0] for p, s in zip(live, steps, strict=True)])
-        value, gradient = target(trial)
+        try:
+            h = hessians(target, np.stack([p.u for p in live]), STEP * np.stack([p.scale for p in live]))
+            steps = [_newton(p, hess) for p, hess in zip(live, h, strict=True)]
+            _keep_best(target, live, [s[1] for s in steps], eps)
+            trial = np.concatenate([p.u + s[0] for p, s in zip(live, steps, strict=True)])
+            value, gradient = target(trial)
+        except OutOfBudget:
+            if any(p.best is not None for p in paths):
+                break
+            raise
         n = len(DAMPINGS)
         for j, path in enumerate(live):
             part = slice(j * n, (j + 1) * n)

@@ -20,7 +20,7 @@ class LBFGS(AbstractSolver):
     def __init__(self, n_starts: int = 4, memory: int = 10, max_iterations: int = 1000):
         self.n_starts, self.memory, self.max_iterations = n_starts, memory, max_iterations
 
-    def solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
+    def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         u = first_points(target, start, seed, self.n_starts)
         stop = lambda: target.budget.spent
         unit = coordinate_scale(target, u, seed) if target.dim > DENSE else None

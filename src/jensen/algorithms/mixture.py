@@ -26,7 +26,7 @@ class ModeMixture(AbstractSolver):
 
     name, starts_from = "mixture", "laplace"
 
-    def solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
+    def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         start = start or Laplace().solve(target, None, seed)
         if start.q is None:
             return start

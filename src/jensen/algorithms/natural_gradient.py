@@ -30,7 +30,7 @@ class NaturalGradient(AbstractSolver):
     def __init__(self, n_draws: int | None = None, max_iterations: int = 60, tolerance: float = 1e-3):
         self.n_draws, self.max_iterations, self.tolerance = n_draws, max_iterations, tolerance
 
-    def solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
+    def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         start = start or Laplace().solve(target, None, seed)
         if start.q is None:
             return start

@@ -49,7 +49,7 @@ class Pathfinder(AbstractSolver):
         self.n_paths, self.memory, self.n_elbo = n_paths, memory, n_elbo
         self.n_draws, self.max_iterations = n_draws, max_iterations
 
-    def solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
+    def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         u = first_points(target, start, seed, self.n_paths)
         unit = coordinate_scale(target, u, seed) if target.dim > DENSE else None
         most = self.max_iterations if target.dim <= 1000 else min(self.max_iterations, 200)  # a path is kept whole

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from .budget import OutOfBudget
 from .gaussian import Gaussian, Mixture
+from .low_rank import DENSE
 from .target import Target
 
 
@@ -41,6 +43,19 @@ class AbstractSolver(abc.ABC):
     name: str
     starts_from: str | None = None  # the rung it climbs from when none is given
 
-    @abc.abstractmethod
     def solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
-        """From the solution of the rung below (None: from nothing)."""
+        """From the solution of the rung below (None: from nothing). Broken off where the budget is overdrawn: then that
+        solution, or without one the highest point that was seen, with a scale of 1."""
+        try:
+            return self._solve(target, start, seed)
+        except OutOfBudget:
+            if start is not None and start.q is not None:
+                return dataclasses.replace(start, why="budget")
+            u = target.highest[1]
+            return Solution(
+                None if u is None else Gaussian(u, np.eye(u.size) if u.size <= DENSE else np.ones(u.size)), "budget"
+            )
+
+    @abc.abstractmethod
+    def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
+        """May raise OutOfBudget."""

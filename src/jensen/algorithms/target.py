@@ -16,7 +16,8 @@ from ..facts import Fact
 from ..function import Static
 from ..models.base import AbstractModel
 from ..tree import Layout
-from .budget import Budget
+from .budget import Budget, OutOfBudget
+from .pace import Pace
 
 BLOCK = 64  # points evaluated by one call of the one compiled program
 DIFFERENCE = 1e-5  # step of central differences for a density without derivatives, relative to 1 + |u|
@@ -58,6 +59,24 @@ def _value(program: FlatDensity, leaves: tuple[Array, ...], u: Float[Array, "B D
     return jax.vmap(program.log_density(leaves))(u)
 
 
+@compiled(0)
+def _value_and_grad_in_turn(program: FlatDensity, leaves: tuple[Array, ...], u: Float[Array, "B D"], n: Array):
+    """As `_value_and_grad` for the first n points, one after the other: others cost nothing."""
+    one = jax.value_and_grad(program.log_density(leaves))
+
+    def put(i: Array, out: tuple[Array, Array]) -> tuple[Array, Array]:
+        value, gradient = one(u[i])
+        return out[0].at[i].set(value), out[1].at[i].set(gradient)
+
+    return jax.lax.fori_loop(0, n, put, (jnp.zeros(u.shape[0], u.dtype), jnp.zeros_like(u)))
+
+
+@compiled(0)
+def _value_in_turn(program: FlatDensity, leaves: tuple[Array, ...], u: Float[Array, "B D"], n: Array):
+    one = program.log_density(leaves)
+    return jax.lax.fori_loop(0, n, lambda i, out: out.at[i].set(one(u[i])), jnp.zeros(u.shape[0], u.dtype))
+
+
 def in_double(tree: PyTree) -> PyTree:
     """Inexact arrays in the widest float that is on, the rest as it is."""
     wide = jnp.result_type(float)
@@ -96,56 +115,90 @@ class Target:
         leaves, treedef = jax.tree.flatten((arrays, self.batch))
         self.leaves, self.program = tuple(leaves), FlatDensity(Static(static), self.layout, treedef)
         self.budget = budget if budget is not None else Budget.unlimited()
+        self.pace = Pace(self.budget, BLOCK)
         self.evaluations, self.seconds, self.n_not_a_number = 0, 0.0, 0
+        self.highest: tuple[float, np.ndarray | None] = -np.inf, None  # of all points, where the budget has an end
 
-    def __call__(self, u: Float[np.ndarray, "n D"]) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n D"]]:
-        """(values, gradients)."""
-        began = time.perf_counter()
-        value, gradient = self._evaluated(np.asarray(u, np.float64))
+    def __call__(
+        self, u: Float[np.ndarray, "n D"], careful: bool = False
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n D"]]:
+        """(values, gradients). careful: single points may cost much more than others.
+
+        Raises: OutOfBudget, where the budget is overdrawn before all points are evaluated.
+        """
+        value, gradient = self._evaluated(np.asarray(u, np.float64), careful)
         bad = ~(np.isfinite(value) & np.isfinite(gradient).all(1))
         if bad.any():
-            self.n_not_a_number += int(np.isnan(value).sum())
             value, gradient = np.where(bad, -np.inf, value), np.where(bad[:, None], 0.0, gradient)
-        self._spent(len(u), began)
         return value, gradient
 
-    def value(self, u: Float[np.ndarray, "n D"]) -> Float[np.ndarray, " n"]:
+    def value(self, u: Float[np.ndarray, "n D"], careful: bool = False) -> Float[np.ndarray, " n"]:
         """Values alone; by the same program where there is a gradient: one more compilation costs more than it saves."""
         if self.smooth:
-            return self(u)[0]
-        began = time.perf_counter()
-        value = self._values(np.asarray(u, np.float64))
-        self.n_not_a_number += int(np.isnan(value).sum())
-        self._spent(len(u), began)
+            return self(u, careful)[0]
+        value = self._in_pieces(np.asarray(u, np.float64), careful)[0]
         return np.where(np.isfinite(value), value, -np.inf)
 
-    def _spent(self, n: int, began: float) -> None:
-        self.evaluations += n
-        self.seconds += time.perf_counter() - began
-        self.budget.spend(n)
+    def affordable(self, n: int, share: float = 1.0, least: int = 2) -> int:
+        """n, or as many evaluations as fit into a share of what is left of the budget: at least a few."""
+        return int(min(n, max(self.budget.room(self.pace.price, share), least)))
 
-    def _evaluated(self, u):
+    def raw(self, u: Float[np.ndarray, "n D"]) -> tuple[np.ndarray, np.ndarray]:
+        """(values, gradients) as they are, NaN and all; neither counted nor bounded. For messages: values alone where
+        there is no gradient."""
+        parts = [self._run(b, self.pace.in_blocks) for b in _cut(np.asarray(u, np.float64), BLOCK)]
+        value = np.concatenate([p[0] for p in parts])
+        return value, np.concatenate([p[1] for p in parts]) if self.smooth else np.zeros((len(u), self.dim))
+
+    def _run(self, u: np.ndarray, in_blocks: bool) -> tuple[np.ndarray, ...]:
+        """One call of a compiled program, with at most a block of points."""
+        padded = np.concatenate([u, np.repeat(u[:1], BLOCK - len(u), 0)]) if len(u) < BLOCK else u
+        if in_blocks:
+            out: Any = (_value_and_grad if self.smooth else _value)(self.program, self.leaves, padded)
+        else:
+            run = _value_and_grad_in_turn if self.smooth else _value_in_turn
+            out = run(self.program, self.leaves, padded, np.int32(len(u)))
+        return tuple(np.asarray(a)[: len(u)] for a in (out if self.smooth else (out,)))
+
+    def _in_pieces(self, u: np.ndarray, careful: bool) -> tuple[np.ndarray, ...]:
+        """(values,) or (values, gradients), block by block, or point by point; the budget is looked at before each."""
+        parts: list[tuple[np.ndarray, ...]] = []
+        self.pace.begin(careful)
+        at = 0
+        if not len(u):
+            return (np.zeros(0), np.zeros_like(u)) if self.smooth else (np.zeros(0),)
+        while at < len(u):
+            if self.budget.overdrawn and self.evaluations:
+                raise OutOfBudget
+            began, piece = time.perf_counter(), u[at : at + self.pace.size]
+            parts.append(self._run(piece, self.pace.in_blocks))
+            seconds = time.perf_counter() - began
+            self.pace.seen(len(piece), seconds)
+            self._count(piece, parts[-1][0], seconds)
+            at += len(piece)
+        return tuple(np.concatenate(p) for p in zip(*parts, strict=True))
+
+    def _count(self, u: np.ndarray, value: np.ndarray, seconds: float) -> None:
+        self.evaluations += len(u)
+        self.seconds += seconds
+        self.budget.spend(len(u))
+        self.n_not_a_number += int((np.isnan(value) | (value == np.inf)).sum())
+        if self.budget.finite and len(value):
+            i = int(np.argmax(np.where(np.isfinite(value), value, -np.inf)))
+            if np.isfinite(value[i]) and value[i] > self.highest[0]:
+                self.highest = float(value[i]), u[i].copy()
+
+    def _evaluated(self, u, careful):
         if self.smooth:
-            blocks = [_value_and_grad(self.program, self.leaves, b) for b in _blocks(u)]
-            value = np.concatenate([np.asarray(v) for v, _ in blocks])[: len(u)]
-            return value, np.concatenate([np.asarray(g) for _, g in blocks])[: len(u)]
+            return self._in_pieces(u, careful)
         n, d = u.shape
         step = DIFFERENCE * (1 + np.abs(u))
         around = np.repeat(u[:, None], 2 * d + 1, 1)
         around[:, 1 : d + 1] += step[:, :, None] * np.eye(d)
         around[:, d + 1 :] -= step[:, :, None] * np.eye(d)
-        value = self._values(around.reshape(-1, d)).reshape(n, 2 * d + 1)
+        value = self._in_pieces(around.reshape(-1, d), careful)[0].reshape(n, 2 * d + 1)
         return value[:, 0], (value[:, 1 : d + 1] - value[:, d + 1 :]) / (2 * step)
 
-    def _values(self, u):
-        parts = [_value(self.program, self.leaves, b) for b in _blocks(u)]
-        return np.concatenate([np.asarray(v) for v in parts])[: len(u)]
 
-
-def _blocks(u: np.ndarray):
-    """Blocks of one shape, the last padded with its first point."""
-    for at in range(0, len(u), BLOCK):
-        block = u[at : at + BLOCK]
-        if len(block) < BLOCK:
-            block = np.concatenate([block, np.repeat(block[:1], BLOCK - len(block), 0)])
-        yield block
+def _cut(u: np.ndarray, size: int) -> list[np.ndarray]:
+    return [u[at : at + size] for at in range(0, len(u), size)]

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ..batch import Batch
 from ..compiled import compiled, key_for
-from ..errors import ModelError, OptionError, explain
+from ..errors import ModelError, OptionError, check_seed, explain
 from ..function import Static
 from ..models.base import AbstractModel
 from ..tree import Layout
@@ -98,7 +98,7 @@ def calibrate(
     if refit is None:
         because, instead = "the method is judged on data made for the purpose", "refit=functools.partial(jn.fit, ...)"
         raise ModelError(explain("calibrate(fit)", "this fit does not say how to fit again", because, instead))
-    rng = np.random.default_rng([seed % 2**32, 1])
+    rng = np.random.default_rng([check_seed(seed, "calibrate"), 1])
     seen, errors, unreliable, names = [], [], 0, []
     for i in range(n_simulations):
         truth, latent, model, rows = make(i)

@@ -17,6 +17,7 @@ def improper_direction(target: Target, q: Any, names: list[str]) -> str | None:
 
     Definition: the slope of -log p against log t between 1e4 and 1e6 sd is below 1.
     Cost:       12 evaluations a direction, 2 D directions (at most 200).
+    Raises:     OutOfBudget.
     """
     d = target.dim
     axes = np.eye(min(d, MOST_DIRECTIONS // 2), d) * q.sd
@@ -27,8 +28,8 @@ def improper_direction(target: Target, q: Any, names: list[str]) -> str | None:
     way = np.concatenate(directions)
     signs = np.array([1.0, -1.0])
     points = q.mean + way[:, None, None] * signs[:, None, None] * DISTANCES[:, None]
-    value = target.value(points.reshape(-1, d)).reshape(len(way), 2, len(DISTANCES))
-    centre = target.value(q.mean[None])[0]
+    value = target.value(points.reshape(-1, d), careful=True).reshape(len(way), 2, len(DISTANCES))
+    centre = target.value(q.mean[None], careful=True)[0]
     with np.errstate(invalid="ignore"):
         slope = (value[..., -2] - value[..., -1]) / np.log(DISTANCES[-1] / DISTANCES[-2])
         flat = (slope < SLOPE) & (centre - value[..., -1] < FALLEN) & np.isfinite(value[..., -1])

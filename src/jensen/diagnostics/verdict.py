@@ -27,6 +27,7 @@ KHAT_SLACK, ESS_NEARLY_ALL = 0.2, 0.95
 SHIFT_GOOD = 0.06  # posterior standard deviations that reweighting may move a mean
 SD_GOOD = 0.05  # relative change of a standard deviation under reweighting
 ELBO_SE_GOOD = 0.1  # nats
+FEW_DRAWS = 200  # from which an sd is known to 5 %
 
 
 @dataclasses.dataclass
@@ -79,6 +80,11 @@ def noted(d: Diagnosis, notes: Sequence[tuple[int, str]]) -> Diagnosis:
     return dataclasses.replace(d, verdict=worst, reasons=[*bad, *d.reasons, *good])
 
 
+def too_few(n: int, enough: int = FEW_DRAWS) -> list[tuple[int, str]]:
+    """For `noted`: what so few draws say of the fit they were drawn from."""
+    return [(1, f"{n} draws are too few for a verdict that can be relied on: want {enough}.")] if n < enough else []
+
+
 def graded(value: float, good: float, usable: float) -> int:
     """0 up to `good`, 1 up to `usable`, else 2; NaN is 2."""
     return 0 if value <= good else 1 if value <= usable else 2
@@ -96,8 +102,8 @@ def judge_ending(judge: Judgement, why: str, skipped: int, n_steps: int, *, matt
     elif why == "budget":
         judge(
             1 if matters else 0,
-            f"The budget of {n_steps:,} steps was used up before the objective settled"
-            + ("; allow more steps." if matters else "."),
+            f"The budget was used up, after {n_steps:,} steps, before the objective settled"
+            + ("; allow more." if matters else "."),
         )
     elif why == "stalled":
         judge(0, "The objective stopped rising at a fixed step size.")

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from ..algorithms.budget import OutOfBudget
 from ..algorithms.target import BLOCK, Target
 
 TEMPERATURES = np.concatenate([np.geomspace(0.02, 1.0, 16), np.ones(8)])
 LEAPFROGS = 6
 PATIENCE = 6
+COST = BLOCK * (1 + LEAPFROGS * len(TEMPERATURES))  # gradients a block
 MANY = 0.15
 SURPRISE = 4.0  # nats by which log p - log q at a particle may exceed the largest importance log-weight
 
@@ -39,13 +41,24 @@ def call_witness(
     seed: int,
     n_blocks: int = 1,
     usual_weight: float | None = None,
-) -> Testimony:
+) -> Testimony | None:
     """Runs the particles and compares log p - log q where they end with the largest log-weight seen.
 
     q: a Gaussian (its moments set the scale).   proposal: what importance sampling drew from.   floor: the least log p
     among the posterior's draws; below it a few particles are stragglers, unless they are many (a wide, shallow mode).
-    Cost:   150 gradients a particle, 64 particles a block.
+    Cost:   150 gradients a particle, 64 particles a block: as many blocks as the budget pays for.
+    Returns: None where it does not pay for one, or ends before they have come home.
     """
+    n_blocks = target.affordable(n_blocks * COST, least=0) // COST
+    if n_blocks == 0:
+        return None
+    try:
+        return _heard(target, q, proposal, largest_weight, floor, seed, n_blocks, usual_weight)
+    except OutOfBudget:
+        return None
+
+
+def _heard(target, q, proposal, largest_weight, floor, seed, n_blocks, usual_weight) -> Testimony:
     rng, n, d = np.random.default_rng([seed, 21]), BLOCK * n_blocks, target.dim
     u = np.concatenate([
         q.apply(rng.standard_normal((n // 2, d)) * 10.0 ** rng.uniform(0.3, 1.2, (n // 2, 1))),

@@ -13,9 +13,11 @@ import numpy as np
 
 from ..algorithms.budget import Budget
 from ..algorithms.gaussian import Gaussian
-from ..algorithms.importance import n_proposals, proposal_of
+from ..algorithms.importance import evaluated, n_proposals, proposal_of
+from ..algorithms.laplace import starts
 from ..algorithms.target import Target
 from ..diagnostics.evidence import bridge
+from ..diagnostics.verdict import noted, too_few
 from ..errors import IncompatibleComposition, ModelError, OptionError, explain
 from ..families.draws import Draws
 from ..families.full_rank import FullRank
@@ -26,10 +28,12 @@ from ..tree import Layout, split_trainable
 from . import defaults
 from .iterated import ITERATED
 from .ladder import Ladder, Step
+from .nowhere import at_fault, unreachable
 from .progress import steps_shown
 from .result import Attempt, Fit
 from .view import other_view
 
+KEPT = 0.5  # of what is left of the budget: for the draws that are kept of a q that is the answer itself
 BY_STEPS = ("gradient", "flow", *ITERATED)  # iterated by the compiled loop, checkpoints and all
 
 
@@ -84,7 +88,7 @@ def solve(
                 step = ladder.best()
                 step.solution.why = "interrupted"
         if step is None:
-            raise ModelError(_nowhere(target))
+            raise ModelError(_nowhere(target, seed))
         return _packed(model, rows, target, ladder, step, seed, n_draws, time.perf_counter() - began, method)
 
 
@@ -148,31 +152,33 @@ def check_method(method: Any) -> str:
     raise OptionError(explain(f"method={method!r}", "there is no such method", "it is looked up by name", instead))
 
 
-def _nowhere(target: Target) -> str:
-    value, _ = target(np.zeros((1, target.dim)))
-    return explain(
-        "`fit` of this model",
-        f"its log density is not finite at any of the starts tried; at 0 it is {value[0]}",
-        "the posterior cannot be found from where its density is zero or undefined",
-        "check supports and data (a value outside a likelihood's support gives -inf)",
-    )
+def _nowhere(target: Target, seed: int) -> str:
+    if target.budget.overdrawn:
+        wrong = f"no point with a finite log density was seen in {target.evaluations} evaluations"
+        return explain(
+            f"fit(budget={str(target.budget)!r})", wrong, "the budget was used up before one was found", "more of it"
+        )
+    u = starts(np.random.default_rng([seed, 1]), target.dim)
+    values, gradients = target.raw(u)
+    return unreachable(values, gradients, values[0], at_fault=at_fault(target.model))
 
 
 def _packed(model, rows, target: Target, ladder: Ladder, step: Step, seed, n_draws, seconds, method) -> Fit:
     s = step.solution
     if s.draws is None:
-        u = s.q.sample(np.random.default_rng([seed, 3]), min(n_draws, n_proposals(target.dim)))
-        log_p, log_q = target.value(u), s.q.log_prob(u)
+        u = s.q.sample(np.random.default_rng([seed, 3]), target.affordable(min(n_draws, n_proposals(target.dim)), KEPT))
+        log_p, u = evaluated(target, u)
+        log_q = s.q.log_prob(u)
     else:
         keep = np.linspace(0, len(s.draws) - 1, min(n_draws, len(s.draws))).astype(int)
         u, log_p = s.draws[keep], np.asarray(s.log_p)[keep]
         log_q = proposal_of(s.q).log_prob(u) if s.log_q is None else s.log_q[keep]
     if s.corrected == "chains":
         _bridge(step, log_p, log_q)
-    family = _family(s, target.layout, u)
+    family, diagnosis = _family(s, target.layout, u), noted(step.diagnosis, too_few(len(u)))
     history = np.asarray(s.history if s.history else [step.diagnosis.elbo], float)
     return Fit(
-        family=family, model=model, rows=rows, diagnosis=step.diagnosis, history=history, why=s.why, seconds=seconds,
+        family=family, model=model, rows=rows, diagnosis=diagnosis, history=history, why=s.why, seconds=seconds,
         step_size=None, seed=seed, draws=unravel_many(target.layout, u), log_p=log_p, log_q=log_q,
         options=_options(model, family, step, target, method, seed), trail=[_attempt(x) for x in ladder.steps],
         corrected=s.corrected, proposal=s.q if s.log_q is None else None, double=True,

@@ -12,31 +12,36 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from ..algorithms.budget import Budget
 from ..algorithms.descent import AbstractDescent
 from ..algorithms.restarts import Restarts
 from ..batch import Batch
 from ..compiled import key_for
 from ..diagnostics.activity import activity
 from ..diagnostics.samples import diagnose_samples
-from ..diagnostics.verdict import Diagnosis, diagnose_global, diagnose_rows, noted
-from ..errors import ModelError, explain
+from ..diagnostics.verdict import FEW_DRAWS, Diagnosis, diagnose_global, diagnose_rows, noted, too_few
+from ..errors import ModelError, OptionError
 from ..facts import Fact
 from ..function import description
 from ..judge import Composition
 from ..models.base import AbstractModel
 from ..models.black_box import BlackBox
-from ..tree import Layout, split_trainable
+from ..tree import Layout, length, split_trainable
 from .checkpoint import Clock, check_writable, load_carry, or_warned, save_carry
-from .evaluate import draws_global, draws_rows, draws_streamed, gradients_of
+from .evaluate import draws_global, draws_rows, draws_streamed, draws_within, gradients_of
 from .loop import Carry, Outcome, Plan, Runner
 from .minibatch import MappedArray, Stream, n_rows, steps_per_epoch
 from .monitor import PATIENCE
+from .nowhere import never_finite, too_large
 from .progress import progress_bar
 from .result import Attempt, Fit
 
 STEP_SIZES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 STREAM_BYTES = 32 * 2**20
 AHEAD_SCALARS = 2**18  # noise drawn for a chunk in one call, at most: only where a step needs little of it
+VERDICT, TRIALS = 0.2, 0.4  # of the budget: kept for the verdict; for the step-size trial, at most
+STEPPING = 0.5  # of what is left: one chunk, at most
+NOISE = 4.0  # sd of the objective below its start, from which it has fallen
 EVALUATED_ROWS, DRAWS_A_ROW = 100, 200
 
 
@@ -60,6 +65,18 @@ class Job:
     n_draws: int
     on_chunk: Callable | None
     tuned: bool
+    asked_step: float | None
+    limit: Budget
+
+    def spend(self, steps: int) -> str:
+        """A step counts as one evaluation. "budget" where nothing is left but what the verdict needs."""
+        self.limit.spend(steps)
+        return "budget" if self.limit.spent else ""
+
+    @property
+    def room(self) -> Callable[[float], float] | None:
+        """How many steps of so many seconds the budget pays for."""
+        return (lambda seconds: self.limit.room(seconds, STEPPING)) if self.limit.finite else None
 
     @property
     def window(self) -> int:
@@ -115,6 +132,9 @@ def _shifted_start(algorithm: AbstractDescent, job: Job, composition: Compositio
     Raises: ModelError if none of 60 starts has a finite log density and gradient.
     """
     family = algorithm.parts.family
+    still = _runner(_lanes(algorithm, job), job)
+    if not job.tuned and _alive(still, still.init(job.seed, 0.0)):
+        raise OptionError(too_large(job.asked_step))
     params, rest = split_trainable(family)
     leaves, treedef = jax.tree.flatten(params)
     for i in range(60):
@@ -126,25 +146,9 @@ def _shifted_start(algorithm: AbstractDescent, job: Job, composition: Compositio
         runner = _runner(_lanes(candidate, job), job)
         if _alive(runner, runner.init(job.seed)):
             return candidate
-    raise ModelError(_never_finite(composition, job))
-
-
-def _never_finite(composition: Composition, job: Job) -> str:
-    model = composition.model
-    z = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), model.latents)
-    try:
-        x = jax.tree.map(lambda a: a[0], job.first.rows) if model.plated else job.first
-        value, gradient = jax.value_and_grad(lambda z: model.log_density(z, x))(z)
-        finite = all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(gradient))
-        what = f"at z = 0 it is {float(value)}" + ("" if finite else ", with a gradient that is not finite")
-    except Exception:
-        what = "it could not be evaluated at z = 0"
-    return explain(
-        "`fit` of this model",
-        f"its log density is not finite at any of 61 starts; {what}",
-        "the posterior cannot be found from where its density is zero or undefined",
-        "check supports and data (a value outside a likelihood's support gives -inf), or give family=MeanField(shape, loc=...)",
-    )
+        if job.limit.spent:
+            break
+    raise ModelError(never_finite(composition.model, job.first, job.seed))
 
 
 def _best_step_size(runner: Runner, job: Job) -> tuple[float, float, Outcome | None]:
@@ -154,16 +158,21 @@ def _best_step_size(runner: Runner, job: Job) -> tuple[float, float, Outcome | N
     """
     n = int(np.clip(job.n_steps // 25, 20, 200))
     scores = []
+    least = (1 - TRIALS) * job.limit.share_left
+    enough = lambda: job.limit.finite and job.limit.share_left < least
     for scale in STEP_SIZES:
         carry = runner.init(job.seed, scale)
-        out = runner.run(carry, n, 10**9)
+        seen = lambda step, values, carry: job.spend(len(values)) or ("budget" if enough() else "")
+        out = runner.run(carry, n, 10**9, seen, job.room)
         if scale == STEP_SIZES[0]:
             _check_start(out.values, out.carry)
-        tail = out.values[n // 2 :]
+        tail = out.values[len(out.values) // 2 :]
         healthy = out.why == "budget" and int(out.carry.monitor.skipped) == 0 and len(tail) and np.isfinite(tail).all()
         scores.append(float(np.mean(tail)) if healthy else -np.inf)
         if out.why == "interrupted":
             return scale, -np.inf, out
+        if enough():
+            break
     best = int(np.argmax(scores))
     return STEP_SIZES[best], scores[best], None
 
@@ -218,7 +227,8 @@ def _drive(algorithm: AbstractDescent, composition: Composition, job: Job) -> Fi
     if carry is None:
         reached = -np.inf
         if job.tuned:
-            step_size, reached, cut_short = _best_step_size(runner, job)
+            with job.limit.keeping(VERDICT):
+                step_size, reached, cut_short = _best_step_size(runner, job)
             if cut_short is not None:
                 return _result(algorithm, composition, job, runner, cut_short, cut_short.values, step_size)
         carry = runner.init(job.seed, step_size or 1.0, reached)
@@ -232,16 +242,18 @@ def _drive(algorithm: AbstractDescent, composition: Composition, job: Job) -> Fi
 
     with progress_bar(job.progress, job.n_steps, label) as bar:
 
-        def on_chunk(step: int, values: np.ndarray, carry: Carry) -> bool:
+        def on_chunk(step: int, values: np.ndarray, carry: Carry) -> bool | str:
             if step == len(values):
                 _check_start(values, carry)
             seen.append(values)
             bar.update(step, composition.objective.sense * float(values[-1]) if len(values) else float("nan"))
             if clock.due():
                 save(carry)
-            return bool(job.on_chunk is not None and job.on_chunk(step, values))
+            spent = job.spend(len(values))
+            return bool(job.on_chunk is not None and job.on_chunk(step, values)) or spent
 
-        outcome = runner.run(carry, job.n_steps, job.window, on_chunk)
+        with job.limit.keeping(VERDICT):
+            outcome = runner.run(carry, job.n_steps, job.window, on_chunk, job.room)
     save(outcome.carry)
     return _result(algorithm, composition, job, runner, outcome, np.concatenate(seen), step_size)
 
@@ -265,6 +277,8 @@ def _final_carry(runner: Runner, job: Job, outcome: Outcome) -> Any:
 
 def _why(job: Job, outcome: Outcome) -> str:
     """`budget` splits: with a fixed step size, no progress over the last windows is `stalled`."""
+    if outcome.why == "budget" and int(outcome.carry.step) < job.n_steps:  # ended by the budget, not by its steps
+        return "budget"
     stalled = outcome.why == "budget" and int(outcome.carry.monitor.stalls) >= PATIENCE and not job.tuned
     settled = outcome.why == "budget" and job.tuned and int(outcome.carry.monitor.decays) >= 2
     return "stalled" if stalled else "converged" if settled else outcome.why
@@ -279,12 +293,17 @@ def _result(algorithm, composition, job, runner, outcome, history, step_size) ->
     why, skipped, n_steps = _why(job, outcome), int(outcome.carry.monitor.skipped), int(outcome.carry.step)
     common: dict[str, Any] = {"why": why, "skipped": skipped, "n_steps": n_steps}
     rows, complete = (_some_rows(job) if parts.model.plated else job.rows), True
+    n = _paid_for(job, runner, composition, DRAWS_A_ROW if parts.model.plated else job.n_draws, rows)
     if parts.model.plated:
-        z, log_p, log_q = draws_rows(parts.model, parts.family, rows, DRAWS_A_ROW, job.seed)
+        z, log_p, log_q = draws_rows(parts.model, parts.family, rows, n, job.seed)
     elif isinstance(rows, MappedArray):
         z, log_p, log_q, complete = draws_streamed(parts.model, parts.family, rows, job.seed)
     else:
-        z, log_p, log_q = draws_global(parts.model, parts.family, Batch(rows, None), job.n_draws, job.seed)
+        of = parts.model, parts.family, Batch(rows, None)
+        dear = n < job.n_draws
+        spent = lambda: job.limit.overdrawn
+        z, log_p, log_q = draws_within(*of, n, job.seed, spent) if dear else draws_global(*of, n, job.seed)
+        n = len(log_p)
     if Fact.LOG_RATIO not in parts.family.facts:
         value = composition.objective.sense * float(np.mean(history[-job.window :])) if len(history) else np.nan
         more = {"complete": complete, "value": value, "seed": job.seed}
@@ -295,7 +314,9 @@ def _result(algorithm, composition, job, runner, outcome, history, step_size) ->
         diagnosis = diagnose_rows(log_p - log_q, n_rows(job.rows), layers=layers, learned=learned, **common)
     else:
         diagnosis = _global_diagnosis(z, log_p, log_q, common | {"complete": complete})
-    diagnosis = noted(diagnosis, [*algorithm.findings(carry), *_also_fitted(parts.model)])
+    enough = min(FEW_DRAWS, DRAWS_A_ROW) if parts.model.plated else FEW_DRAWS
+    more = [*_step_size_at_fault(job, outcome, history), *algorithm.findings(carry), *_also_fitted(parts.model)]
+    diagnosis = noted(diagnosis, [*more, *too_few(n, enough)])
     family = type(composition.family).__name__
     seconds = outcome.seconds
     return Fit(
@@ -326,6 +347,31 @@ def _also_fitted(model: AbstractModel) -> list[tuple[int, str]]:
     more = f" and {len(trained) - 3} more arrays" if len(trained) > 3 else ""
     what = "Point estimates, fitted along with q, are numbers of the model's own"
     return [(0, f"{what}: {named}{more}. What is data is held as `Frozen`.")]
+
+
+def _step_size_at_fault(job: Job, outcome: Outcome, history: np.ndarray) -> list[tuple[int, str]]:
+    """For `noted`, where the user chose the step size: steps that led to where nothing is finite, or downhill."""
+    if job.tuned or not len(history):
+        return []
+    last = history[-min(job.window, len(history)) :]
+    last = last[np.isfinite(last)]
+    shrinks, diverged = int(outcome.carry.monitor.shrinks), outcome.why == "diverged"
+    fell = not last.size or last.mean() < history[0] - NOISE * last.std() - 1.0
+    if not (shrinks or diverged or fell):
+        return []
+    what = f"The step size {job.asked_step:g} is" if job.asked_step is not None else "The optimiser's steps are"
+    how = f"{shrinks} times its steps led to where numbers are not finite" if shrinks else "the objective fell"
+    return [(2 if diverged or fell else 1, f"{what} too large: {how}. Give a smaller one, or optimizer=None.")]
+
+
+def _paid_for(job: Job, runner: Runner, composition: Composition, n: int, rows: Any) -> int:
+    """Draws for the verdict (for each row, where each has a latent): n, or as many as the budget pays for, at the price
+    of the last steps. Two at least: a verdict is made from something."""
+    if not job.limit.finite or not np.isfinite(job.limit.seconds):
+        return n
+    at_once, judged = (job.first, n_rows(rows)) if composition.model.plated else (None, 1)
+    cells = composition.n_samples * job.n_restarts * (1 if at_once is None else length(at_once.rows))
+    return int(min(n, max(job.limit.room(runner.seconds / cells * judged), 2)))
 
 
 def _global_diagnosis(z: Any, log_p: np.ndarray, log_q: np.ndarray, common: dict) -> Diagnosis:

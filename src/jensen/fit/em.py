@@ -14,7 +14,7 @@ from jaxtyping import Float, PyTree
 from ..algorithms import em as loops
 from ..compiled import key_for
 from ..diagnostics.verdict import Judgement, Verdict
-from ..errors import ModelError, OptionError, check_count, explain
+from ..errors import ModelError, OptionError, check_count, check_seed, explain
 from ..models.em import AbstractEM
 from ..process import computes, ready
 from . import cache
@@ -140,6 +140,7 @@ def em(
     """
     began = time.perf_counter()
     cache.switch_on()
+    seed = check_seed(seed, "em")
     _check(model, n_starts, n_iter, tol, batch_size, n_epochs, decay, delay, init)
     data = opened(data)
     wide = np.dtype(getattr(data, "dtype", np.float64)).itemsize > 4 or np.dtype(data.dtype).kind != "f"

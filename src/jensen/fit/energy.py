@@ -22,7 +22,7 @@ from ..compiled import compiled, key_for
 from ..data.binarized import for_loop
 from ..diagnostics.energy import EnergyDiagnosis, diagnose_energy
 from ..diagnostics.partition import LogPartition, kept_half, log_partition
-from ..errors import DataError, OptionError, explain
+from ..errors import DataError, OptionError, check_seed, explain
 from ..function import Static
 from ..models.boltzmann import RBM, AbstractBoltzmann
 from ..models.deep_boltzmann import DBM, composed, stack_gains
@@ -182,13 +182,13 @@ class EnergyFit:
     def sample(self, n: int = 100, seed: int = 0, *, n_steps: int = 1000) -> Float[np.ndarray, "n v"]:
         """Rows from Gibbs chains, `n_steps` sweeps on from the persistent particles (repeated where n is larger)."""
         start = self.machine.at_random(key_for(seed, "chains"), n, 1) if self.chains is None else self.chains
-        index = np.random.default_rng([seed, 5]).permutation(np.arange(n) % len(start[0]))
+        index = np.random.default_rng([check_seed(seed), 5]).permutation(np.arange(n) % len(start[0]))
         return np.asarray(self._gibbs([np.asarray(a)[index] for a in start], n_steps, seed)[0][0])
 
     def gibbs(self, x: Any, n_steps: int = 1, seed: int = 0) -> Float[np.ndarray, "n v"]:
         """Rows after so many sweeps from x."""
         odd = self.hidden_means(x)[0::2]
-        rng = np.random.default_rng([seed, 6])
+        rng = np.random.default_rng([check_seed(seed), 6])
         odd = [(rng.random(m.shape) < m).astype(m.dtype) for m in odd]
         return np.asarray(self._gibbs(odd, n_steps, seed)[0][0])
 
@@ -236,6 +236,7 @@ def fit_energy(
     Raises:     DataError for rows outside the visible units' range, NaN, or of another width; OptionError.
     """
     cache.switch_on()
+    seed = check_seed(seed, "fit")
     rows = as_rows(data)
     check_rows(machine, rows)
     n = len(rows)

@@ -1,5 +1,6 @@
 """Fresh draws from a fitted q, with log p and log q: what the verdict, the summary and the plots are made of."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -18,6 +19,7 @@ from ..models.base import AbstractModel
 from ..tree import default_float, length, row_spec
 from .minibatch import MappedArray
 
+FEW = 4  # draws of a call where they are dear
 BLOCK, ROW_BLOCK = 512, 10  # draws, and rows with all their draws, evaluated at once: bounds the memory
 
 
@@ -39,8 +41,8 @@ def _draw(family: AbstractFamily, q: AbstractDistribution, noise: PyTree) -> tup
     return q.latent(draw), log_q
 
 
-@compiled(0, 3)
-def _global(static: Static, arrays, key_data, n_blocks: int, batch: Batch):
+@compiled(0, 3, 4)
+def _global(static: Static, arrays, key_data, n_blocks: int, size: int, batch: Batch):
     model, family = eqx.combine(arrays, static.tree)
     q = family.sharpened()(batch)
 
@@ -49,7 +51,7 @@ def _global(static: Static, arrays, key_data, n_blocks: int, batch: Batch):
         return z, model.log_density(z, batch), log_q
 
     def block(key):
-        return jax.vmap(one)(q.noise(key, (BLOCK,)))
+        return jax.vmap(one)(q.noise(key, (size,)))
 
     keys = jr.split(jr.wrap_key_data(key_data), n_blocks)
     return jax.tree.map(lambda a: a.reshape((-1, *a.shape[2:])), jax.lax.map(block, keys))
@@ -61,8 +63,20 @@ def draws_global(
     """(z: tree with a leading axis n, log p(z, x), log q(z)) of n draws, on the host."""
     arrays, static = eqx.partition((model, family), eqx.is_array)
     key = jr.key_data(key_for(seed, "verdict"))
-    out = jax.device_get(_global(Static(static), arrays, key, -(-n // BLOCK), batch))
+    out = jax.device_get(_global(Static(static), arrays, key, -(-n // BLOCK), BLOCK, batch))
     return jax.tree.map(lambda a: a[:n], out)
+
+
+def draws_within(
+    model: AbstractModel, family: AbstractFamily, batch: Batch, n: int, seed: int, spent: Callable[[], bool]
+) -> tuple[Any, np.ndarray, np.ndarray]:
+    """As `draws_global`, a few at a time, until the budget is spent: n at most, `FEW` at least."""
+    arrays, static = eqx.partition((model, family), eqx.is_array)
+    key, frozen, parts = key_for(seed, "verdict"), Static(static), []
+    while not parts or (len(parts) * FEW < n and not spent()):
+        key, sub = jr.split(key)
+        parts.append(jax.device_get(_global(frozen, arrays, jr.key_data(sub), 1, FEW, batch)))
+    return jax.tree.map(lambda *a: np.concatenate(a), *parts)
 
 
 STREAM_DRAWS, STREAM_ROWS, STREAM_BLOCK = 512, 200_000, 2048

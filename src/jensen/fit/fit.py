@@ -18,7 +18,7 @@ from ..algorithms.descent import Optimiser
 from ..algorithms.gradient_vi import GradientVI
 from ..algorithms.target import in_default
 from ..data.binarized import DynamicallyBinarized, for_loop
-from ..errors import ModelError, OptionError, check_count, explain
+from ..errors import ModelError, OptionError, check_count, check_seed, explain
 from ..facts import Fact
 from ..families.base import AbstractDistribution, AbstractFamily
 from ..gradients import plans
@@ -42,6 +42,9 @@ from .result import Fit
 from .rows import as_rows
 
 DEFAULT_STEPS, FLOW_STEPS = 20_000, 3_000
+LEAST_DRAWS = 50  # of which the tail that k-hat is read off has ten
+SECOND = 0.5  # of the budget must be left for a second, richer family
+WITHOUT_STEPS = "checkpoint", "on_chunk"  # options that choose no method: they go with one that has steps
 
 
 @ready()
@@ -101,16 +104,26 @@ def fit(
         batch_size: rows a step; None: all (or 100 with a latent per row and more than 500 rows).
         n_restarts: starts run at once by vmap, the best one kept.
         progress: a Rich bar; None: only at a terminal.
-        checkpoint: folder; written every `checkpoint_seconds`, and resumed from if it holds the same fit.
+        seed: a whole number from 0 on.
+        checkpoint: folder; written every `checkpoint_seconds`, and resumed from if it holds the same fit. Only fits by
+            stochastic gradients have one.
         early_stop: end when settled (default: only if n_steps is None).   average: average the last iterates.
         donate: half the memory for the state, at the price of a finiteness check at each step.
-        n_draws: draws the verdict is made from.   on_chunk: called with (step, values); True stops.
+        n_draws: draws the verdict is made from, 50 or more.   on_chunk: called with (step, values) of stochastic
+            gradients; True stops.
     Returns:    `Fit`.
     Raises:     IncompatibleComposition, ModelError, DataError, OptionError, CheckpointError.
     """
     began = time.perf_counter()
     cache.switch_on()
     _check_options(n_samples=n_samples, n_steps=n_steps, batch_size=batch_size, n_restarts=n_restarts, n_draws=n_draws)
+    seed = check_seed(seed, "fit")
+    if n_draws < LEAST_DRAWS:
+        wrong, because = (
+            f"{n_draws} draws are too few to judge a fit by",
+            "its k-hat is read off the largest fifth of them",
+        )
+        raise OptionError(explain(f"n_draws={n_draws}", wrong, because, f"n_draws={LEAST_DRAWS} or more (usual: 4096)"))
     of_gradients = {
         "family": family, "objective": objective, "gradient": gradient, "plan": plan, "optimizer": optimizer,
         "n_samples": n_samples, "n_steps": n_steps, "batch_size": batch_size, "checkpoint": checkpoint,
@@ -136,7 +149,8 @@ def fit(
     )  # fmt: skip
     if isinstance(data, DynamicallyBinarized):
         given.append("data drawn anew")
-    by_steps = given or asked == "gradient" or algorithm is not None
+    beside = [name for name in given if name in WITHOUT_STEPS]
+    by_steps = len(given) > len(beside) or asked == "gradient" or algorithm is not None
     precise, made = model, not isinstance(model, AbstractModel) and not by_steps
     if made:  # the ladder's precision, so that its arguments keep all their digits
         with jax.enable_x64(True):
@@ -165,7 +179,15 @@ def fit(
             raise OptionError(explain(f"method={method!r} with {given}", "the two do not meet", because, instead))
         if wrong is not None and asked != "auto":
             raise refuse_method(asked, wrong)
-    if asked not in BY_STEPS and wrong is None and not given:
+    if asked not in BY_STEPS and wrong is None and not by_steps:
+        if beside:
+            because = (
+                "the method that is taken for this model works rung by rung, not step by step, in seconds as a rule"
+            )
+            instead = (
+                f'method="gradient" for a fit that goes on from a checkpoint; or no {beside[0]}, and fit.save(folder)'
+            )
+            raise OptionError(explain(f"{' and '.join(beside)} without a method", "it has no steps", because, instead))
         with jax.enable_x64(True):
             exact = as_rows(raw, divisible=divisible)
         out = solve(model, precise, exact, asked or "auto", seed, limit, n_draws, progress)
@@ -175,8 +197,6 @@ def fit(
     if asked == "flow":
         chosen_flow = _flow(asked_model.twin(), rows, seed, limit, n_draws, family)
         family, n_steps = chosen_flow, n_steps or FLOW_STEPS
-    if limit.finite:
-        on_chunk = _within(limit, on_chunk)
     objective = cast(
         AbstractObjective, defaults.named("objective", objective, defaults.exported(objectives)) or objectives.ELBO()
     )
@@ -192,7 +212,8 @@ def fit(
         average=(not model.plated and optimizer is None) if average is None else average,
         donate=donate, n_restarts=n_restarts, progress=progress,
         checkpoint=None if checkpoint is None else Path(checkpoint), checkpoint_seconds=checkpoint_seconds,
-        n_draws=n_draws, on_chunk=on_chunk, tuned=optimizer is None,
+        n_draws=n_draws, on_chunk=on_chunk, tuned=optimizer is None, limit=limit,
+        asked_step=float(optimizer) if isinstance(optimizer, (int, float)) else None,
     )  # fmt: skip
 
     def attempt(family: AbstractFamily) -> Fit:
@@ -233,7 +254,13 @@ def fit(
 
     first = attempt(chosen if chosen is not None else defaults.default_family(model))
     best = first
-    if chosen is None and not model.plated and _needs_more(first) and first.why != "interrupted":
+    if (
+        chosen is None
+        and not model.plated
+        and _needs_more(first)
+        and first.why != "interrupted"
+        and limit.share_left > SECOND
+    ):
         richer = _richer(model, first)
         if richer is not None:
             second = attempt(richer)
@@ -241,16 +268,6 @@ def fit(
             best.trail = [*first.trail, *second.trail]
     best.seconds, best.refit = time.perf_counter() - began, again
     return best
-
-
-def _within(limit: Budget, on_chunk: Callable | None) -> Callable:
-    """Ends the loop when the budget is spent; a step counts as one evaluation."""
-
-    def check(step: int, values: np.ndarray) -> bool:
-        limit.spend(len(values))
-        return bool(on_chunk is not None and on_chunk(step, values)) or limit.spent
-
-    return check
 
 
 def _flow(model: AbstractModel, rows: Any, seed: int, limit: Budget, n_draws: int, family: Any) -> AbstractFamily:
@@ -332,7 +349,8 @@ def _richer(model: AbstractModel, fit: Fit) -> AbstractFamily | None:
         return None
     mean, variance = cast(AbstractDistribution, fit.family).moments()
     n = sum(a.size for a in jax.tree.leaves(mean))
-    if n < 2:
+    usable = all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves((mean, variance)))
+    if n < 2 or not usable or not all(bool((a > 0).all()) for a in jax.tree.leaves(variance)):
         return None
     shapes = jax.tree.map(jnp.shape, mean)
     richer = families.FullRank if n <= defaults.FULL_RANK_LIMIT else families.LowRank

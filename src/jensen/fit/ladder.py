@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..algorithms.budget import OutOfBudget
 from ..algorithms.dadvi import DADVI
 from ..algorithms.gaussian import Gaussian, safe_cholesky
 from ..algorithms.importance import HOPELESS, Weighted, corrected, n_proposals, proposal_of, weigh
@@ -21,8 +22,10 @@ from ..diagnostics.verdict import Diagnosis, Verdict
 from ..diagnostics.witness import Testimony, call_witness
 from ..samplers.chains import Chains, gaussian_of
 from ..samplers.conditional import ConditionalGaussian
+from .methods import SOLVERS
 from .view import View
 
+CHECKS = 0.3  # of the budget, kept for the checks
 FEW = 30  # dimensions
 MOST_BLOCKS = 16  # of 64 particles
 USUAL = 0.99  # share of q's draws below whose log-weights a particle is no lead
@@ -66,6 +69,7 @@ class Ladder:
         self.other = other or (lambda: None)
         self.steps: list[Step] = []
         self.improper: str | None = None
+        self.cut = False  # did the budget end the last method, or its checks?
 
     def climb(self) -> Step | None:
         """The step to be taken; None where no start has a finite density."""
@@ -77,7 +81,7 @@ class Ladder:
         if self._more():
             self._climbs()
             other = self.other()
-            found = None if other is None else self._gaussians(other)
+            found = None if other is None else self._unless_spent(self._gaussians, other)
             if other is not None and found is not None:
                 views.append((other, found))
                 views.sort(key=lambda v: -_fitness(v[1].weighed))
@@ -85,15 +89,15 @@ class Ladder:
             for rung in (self._chains, self._conditional, self._conditional_chains):
                 if not self._more():
                     return self.best()
-                base = rung(view, base) or base
+                base = self._unless_spent(rung, view, base) or base
         if self._more():
-            self._careful()
+            self._unless_spent(self._careful)
         return self.best()
 
     def single(self, solver: AbstractSolver, name: str) -> Step | None:
         """One solver (from the rungs it needs), judged like a rung; None where no start has a finite density."""
         began, used = self._now()
-        solution = solver.solve(self.target, None, self.seed)
+        solution = self._from_below(self.target, solver)
         if solution.q is None:
             return None
         view = View(self.target)
@@ -111,26 +115,26 @@ class Ladder:
         d = self.steps[-1].diagnosis
         heavy = d.details["corrected"] == "importance" and d.details["faults"] == d.details.get("error_faults")
         good = d.verdict is Verdict.RELIABLE or heavy
-        return not (good or self.improper is not None or self.target.budget.spent)
+        return not (good or self.improper is not None or self.cut or self.target.budget.spent)
 
     # ---- rungs ---------------------------------------------------------------------------------------------------
     def _gaussians(self, view: View) -> Step | None:
         """Modes, a Gaussian at each, weights; once more from where the witness found something."""
         began, used = self._now()
         if view.target.dim > DENSE:  # no room for a covariance: mean-field
-            wide = DADVI().solve(view.target, None, self.seed)
+            wide = self._solved(view.target, DADVI())
             return None if wide.q is None else self._weighed_step(view, wide, began, used)[0]
-        modes = Laplace().solve(view.target, None, self.seed)
+        modes = self._solved(view.target, Laplace())
         if modes.q is None:
             return None
-        mixture = ModeMixture().solve(view.target, modes, self.seed)
+        mixture = self._solved(view.target, ModeMixture(), modes)
         step, testimony = self._weighed_step(view, mixture, began, used)
         for _ in range(2):
             leads = _leads(testimony, step.weighed)
             if not len(leads) or self.improper is not None or self.target.budget.spent:
                 break
             began, used = self._now()
-            more = self._from(view, leads, mixture)
+            more = self._unless_spent(self._from, view, leads, mixture)
             if more is None or _same(more, mixture):
                 break
             step.climbed, mixture = "Mass was found that these Gaussians miss.", more
@@ -195,7 +199,7 @@ class Ladder:
         began, used = self._now()
         start = base.own
         try:
-            solution = solver.solve(view.target, start, self.seed)
+            solution = self._solved(view.target, solver, start)
         except np.linalg.LinAlgError:  # a covariance beyond what double precision resolves: the rungs below stand
             return None
         if solution is start or solution.draws is None or "no_warp" in solution.findings:
@@ -205,6 +209,30 @@ class Ladder:
         testimony = self._witness(view, solution, weighed)
         return self._add(view, view.label + name, solution, weighed, began, used, testimony)
 
+    def _solved(self, target: Target, solver: AbstractSolver, start: Solution | None = None) -> Solution:
+        """What the method finds while a share of the budget is kept for the checks."""
+        with target.budget.keeping(CHECKS):
+            solution = solver.solve(target, start, self.seed)
+            self.cut = target.budget.spent
+        return solution
+
+    def _from_below(self, target: Target, solver: AbstractSolver) -> Solution:
+        """As `_solved`, with what it starts from as a result of its own if the budget has an end."""
+        start = None
+        if target.budget.finite and solver.starts_from is not None and target.dim <= DENSE:
+            start = self._from_below(target, SOLVERS[solver.starts_from]())
+            if self.cut or start.q is None:
+                return start
+        return self._solved(target, solver, start)
+
+    def _unless_spent(self, rung: Callable, *args: Any) -> Any:
+        """The rung's result; None where the budget ends in the middle of it: those below stand."""
+        try:
+            return rung(*args)
+        except OutOfBudget:
+            self.cut = True
+            return None
+
     def _now(self) -> tuple[float, int]:
         return time.perf_counter(), self.target.budget.used
 
@@ -212,10 +240,14 @@ class Ladder:
         return weigh(view.target, proposal_of(solution.q), n_proposals(view.target.dim), self.seed)
 
     def _improper(self, view: View, solution: Solution) -> str | None:
-        return improper_direction(view.target, gaussian_of(solution.q), view.target.names)
+        try:
+            return improper_direction(view.target, gaussian_of(solution.q), view.target.names)
+        except OutOfBudget:
+            self.cut = True
+            return None
 
     def _witness(self, view: View, solution: Solution, weighed: Weighted):
-        if self.target.budget.spent:
+        if self.target.budget.overdrawn:
             return None
         proposal = proposal_of(solution.q)
         largest = np.max(weighed.log_p - weighed.log_q, initial=-np.inf)
@@ -234,7 +266,7 @@ class Ladder:
         at_home, home_weighed = view.home(self.target, solution, weighed)
         case = Case(
             at_home, home_weighed, self.target.names, self.improper, testimony, solution.evidence,
-            None if view.back is None else weighed, self.target.budget.spent, self.target.budget.used - used,
+            None if view.back is None else weighed, self.cut or self.target.budget.spent, self.target.budget.used - used,
         )  # fmt: skip
         spent = time.perf_counter() - began
         diagnosis, cost = judge_solution(case), self.target.budget.used - used

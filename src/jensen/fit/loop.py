@@ -23,7 +23,7 @@ from jaxtyping import Array, PyTree
 
 from ..algorithms.base import AbstractAlgorithm
 from ..batch import Batch
-from ..compiled import Compiled, Recent, compiled
+from ..compiled import Compiled, Recent, compiled, root_key
 from ..data.binarized import drawn
 from ..function import Static
 from ..tree import default_float, length
@@ -197,6 +197,7 @@ class Runner:
         arrays, static = eqx.partition(algorithm, eqx.is_array)
         self.arrays, self.static = strong(arrays), Static(static)
         self.algorithm, self.data, self.first, self.plan, self.stream = algorithm, data, first, plan, stream
+        self.seconds = 0.0  # a step, in the last chunk
         self._order, self._order_at = (), None
         if plan.batch_size is not None and stream is None:
             padded = steps_per_epoch(length(data), plan.batch_size) * plan.batch_size
@@ -204,7 +205,7 @@ class Runner:
 
     def init(self, seed: int, scale: float = 1.0, best: float = -np.inf) -> Carry:
         numbers = np.asarray(scale, default_float()), np.asarray(best, default_float())
-        return _init(self.static, self.plan, self.arrays, jr.key_data(jr.key(seed)), self.first, *numbers)
+        return _init(self.static, self.plan, self.arrays, jr.key_data(root_key(seed)), self.first, *numbers)
 
     def digest(self) -> str | None:
         """Of the traced steps and what they read, where they run code of a user's own; None where they do not."""
@@ -234,14 +235,18 @@ class Runner:
         carry: Carry,
         n_steps: int,
         window: int,
-        on_chunk: Callable[[int, np.ndarray, Carry], bool] = lambda step, values, carry: False,
+        on_chunk: Callable[[int, np.ndarray, Carry], bool | str] = lambda step, values, carry: False,
+        room: Callable[[float], float] | None = None,
     ) -> Outcome:
-        """Until `n_steps`, or the monitor says stop, or `on_chunk` asks to, or Ctrl-C (which finishes the chunk and
-        returns what there is)."""
+        """Until `n_steps`, or the monitor says stop, or `on_chunk` asks to (its answer says why: "budget"; True is
+        "interrupted"), or Ctrl-C (which finishes the chunk and returns what there is).
+
+        room: how many steps of so many seconds a budget still pays for: no chunk is longer.
+        """
         if self.plan.donate:
             carry = jax.tree.map(jnp.array, carry)  # donation must not eat the caller's copy
         began, values, why = time.perf_counter(), [], "budget"
-        step, pace = int(carry.step), _PACE.get((self.static, self.plan), lambda: 1)
+        step, pace = int(carry.step), _PACE.get((self.static, self.plan), lambda: 1) if room is None else 1
         with _interruptible() as asked:
             while step < n_steps:
                 t = time.perf_counter()
@@ -249,16 +254,20 @@ class Runner:
                 n = int(new_step) - step
                 step = int(new_step)
                 # a first chunk may have compiled: its time says nothing
-                wanted = CHUNK_SECONDS * n / (time.perf_counter() - t) if values else max(pace, GROWTH)
+                self.seconds = (time.perf_counter() - t) / max(n, 1)
+                wanted = CHUNK_SECONDS / self.seconds if values else max(pace, GROWTH if room is None else 1)
                 pace = int(np.clip(wanted, 1, min(self.plan.capacity, GROWTH * pace)))
                 _PACE.put((self.static, self.plan), pace)
+                if room is not None:
+                    pace = int(np.clip(room(self.seconds if values else 0.0), 1, pace))
                 values.append(v[:n])
                 if monitor.status != Status.RUNNING:
                     why = Status(int(monitor.status)).name.lower()
                     on_chunk(step, v[:n], carry)
                     break
-                if on_chunk(step, v[:n], carry) or asked:
-                    why = "interrupted"
+                said = on_chunk(step, v[:n], carry)
+                if said or asked:
+                    why = said if isinstance(said, str) and not asked else "interrupted"
                     break
         history = np.concatenate(values) if values else np.zeros(0)
         return Outcome(carry, history, why, time.perf_counter() - began)

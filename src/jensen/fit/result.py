@@ -16,7 +16,7 @@ from jaxtyping import PyTree
 
 from ..compiled import key_for
 from ..diagnostics.verdict import Diagnosis, Verdict
-from ..errors import ModelError, explain
+from ..errors import ModelError, check_seed, explain
 from ..families.base import AbstractFamily
 from ..function import Static
 from ..models.base import AbstractModel
@@ -184,7 +184,7 @@ class Fit:
 
     def _pick(self, n: int, seed: int) -> PyTree:
         """n of the corrected draws in random order, none twice before all were taken."""
-        rng, total = np.random.default_rng([seed, 17]), len(self.log_p)
+        rng, total = np.random.default_rng([check_seed(seed), 17]), len(self.log_p)
         index = np.concatenate([rng.permutation(total) for _ in range(-(-n // total))])[:n]
         return jax.tree.map(lambda a: np.asarray(a)[index], self.draws)
 

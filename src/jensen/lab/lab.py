@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from ..errors import OptionError, explain
+from ..errors import OptionError, check_seed, explain
 from ..fit import cache, defaults
 from ..fit.minibatch import n_rows
 from ..gradients.plans import IID
@@ -65,7 +65,7 @@ def gradient_lab(
     check(seconds, "seconds", 0.01, "it is a time")
     if n_samples is not None:
         check(n_samples, "n_samples", 1, "it is a count")
-    subject = prepare(model, data, family, objective, batch_size, seed)
+    subject = prepare(model, data, family, objective, batch_size, check_seed(seed, "gradient_lab"))
     steps = _steps(at, n_steps)
     fixed, made_plans = fixed_batch(subject), plans_of(plans)
     wanted, refused = estimators_of(estimators, subject)

@@ -15,7 +15,7 @@ from ..function import Function
 from ..tree import Frozen, Layout
 from . import host
 from .base import AbstractModel, Batch
-from .log_density import _n_arguments
+from .calls import layout_of, takes, wants_data
 
 
 class BlackBox(AbstractModel):
@@ -57,17 +57,22 @@ class BlackBox(AbstractModel):
         gradient: Callable | None = None,
         value_and_grad: Callable | None = None,
     ):
+        arity: dict[str, int] = {}
         for name, f in {"fn": fn, "gradient": gradient, "value_and_grad": value_and_grad}.items():
             if not callable(f) and (f is not None or name == "fn"):
                 raise _refuse(f"{name} is a {type(f).__name__}", "it is called with z", f"a function for {name}")
+            if f is not None:
+                arity[name] = takes(f, f"`BlackBox({name}=...)`", "z", "data", optional=1)
+        odd = [name for name, n in arity.items() if n != arity["fn"]]
+        if odd:
+            because, instead = "it is called as fn is", f"{odd[0]}(z{', data' if arity['fn'] == 2 else ''})"
+            raise _refuse(f"fn takes {arity['fn']} argument(s), {odd[0]} {arity[odd[0]]}", because, instead)
         if gradient is not None and value_and_grad is not None:
             raise _refuse("both gradient and value_and_grad are given", "one is enough", "value_and_grad alone")
         wrap = lambda f: None if f is None else Function(f)
         self.fn, self.gradient, self.value_and_grad = Function(fn), wrap(gradient), wrap(value_and_grad)
-        self.layout, self.vectorized, self.takes_data = Layout(shape), vectorized, _n_arguments(fn) >= 2
+        self.layout, self.vectorized, self.takes_data = layout_of(shape, "BlackBox"), vectorized, arity["fn"] == 2
         self.number = None
-        if self.layout.size == 0:
-            raise _refuse("shape has no coordinates", "there is nothing to infer", "shape=(1,) or more")
         if not self.takes_data:
             self._try()
 
@@ -77,12 +82,17 @@ class BlackBox(AbstractModel):
         return frozenset(own if self._both is None else own | {Fact.DIFFERENTIABLE})
 
     @property
+    def wants_data(self) -> bool | None:
+        """Must there be data? None: there may be."""
+        return wants_data(self.fn, self.takes_data)
+
+    @property
     def latents(self):
         return self.layout.spec()
 
     def log_density(self, z, x):
         rows = x.rows if isinstance(x, Batch) else x
-        data = (rows,) if self.takes_data else ()
+        data = (rows,) if self.takes_data and rows is not None else ()
         name = f"the log density `{self.fn!r}`"
         if self.number is not None:
             both = None if self._both is None else _value_and_grad_of

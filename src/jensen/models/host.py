@@ -19,6 +19,7 @@ from jaxtyping import Array, PyTree
 
 from ..errors import JensenError, ModelError, explain
 from ..tree import default_float
+from .calls import WITHOUT_GRADIENT, without_gradient
 
 _TEXT = re.compile(r"\bModelError: (.*?\n +instead: [^\n]*)", re.DOTALL)
 UNDEFINED = object()  # what `guarded` returns for a point outside of the domain
@@ -40,9 +41,14 @@ def numbered(model: Any) -> np.int32:
 
 @contextlib.contextmanager
 def surfaced() -> Iterator[None]:
-    """A ModelError raised inside a callback leaves a compiled program as an XLA error with its text: this turns it back."""
+    """A ModelError raised inside a callback leaves a compiled program as an XLA error with its text: this turns it back.
+    What JAX says of a function that it cannot differentiate, it says after the function has returned: here too."""
     try:
         yield
+    except ValueError as error:
+        if isinstance(error, JensenError) or not str(error).startswith(WITHOUT_GRADIENT):
+            raise
+        raise ModelError(explain("the gradient of the log density", *without_gradient(str(error)))) from error
     except jax.errors.JaxRuntimeError as error:
         found = _TEXT.search(str(error))
         if not found:

@@ -8,7 +8,7 @@ MEANING = {
 
 ENDINGS = {
     "converged": "the objective settled",
-    "budget": "all allowed steps were used",
+    "budget": "all allowed steps, or the budget, were used",
     "stalled": "no more progress at this step size",
     "diverged": "diverged, rolled back to the last good state",
     "interrupted": "interrupted",

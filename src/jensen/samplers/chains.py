@@ -8,6 +8,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Float
 
+from ..algorithms.budget import OutOfBudget
 from ..algorithms.gaussian import Gaussian, Mixture, safe_cholesky
 from ..algorithms.importance import n_proposals, proposal_of, weigh
 from ..algorithms.low_rank import LowRankGaussian
@@ -24,6 +25,7 @@ N_CHAINS = 64
 TRAJECTORY = 2.2  # longest integration time, in whitened coordinates (half a period is pi)
 ACCEPT = 0.8
 WARMUP = 8  # segments
+LEAST_ITERATIONS = 4  # from which there are halves to compare
 MANY = 2000  # dimensions above which there are fewer chains
 RANKED = 50
 KEPT = 2 * 10**7  # numbers: above, chains are thinned
@@ -95,7 +97,7 @@ class Chains(AbstractSolver):
         pooled correlations mislead."""
         return cls("hmc", most=240, accept=0.95, trajectory=4.0, cap=256, diagonal=True)
 
-    def solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
+    def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         from ..algorithms.mixture import gaussians
 
         start = start or gaussians(target, seed)
@@ -109,6 +111,8 @@ class Chains(AbstractSolver):
         sampler, rng = Sampler(target, self.name), np.random.default_rng([seed, 8])
         self.warm(sampler, state, rng)
         why, checks = self.collect(sampler, state, rng)
+        if not checks:
+            raise OutOfBudget
         return self.result(target, start, state, why, checks)
 
     def _start(self, target: Target, start: Solution, seed: int) -> tuple[Any, np.ndarray]:
@@ -125,9 +129,9 @@ class Chains(AbstractSolver):
         n = leapfrogs(rng, state.step, SEGMENT, self.trajectory, self.cap) if self.name == "hmc" else np.ones(SEGMENT)
         state.key, key = jr.split(state.key)
         scale = np.where(rng.random(self.n_chains) < NARROW, 10.0 ** rng.uniform(-1.5, 0, self.n_chains), 1.0)
-        out = sampler.run(state.transport, state.z, key, state.step * scale, n)
+        out = sampler.run(state.transport, state.z, key, state.step * scale, n, whole=False)
         state.z = out.z[-1]
-        state.iteration += SEGMENT
+        state.iteration += len(out.z)
         return out
 
     def warm(self, sampler: Sampler, state: State, rng: np.random.Generator) -> None:
@@ -158,7 +162,10 @@ class Chains(AbstractSolver):
         stride = math.ceil(self.most * SEGMENT * self.n_chains * sampler.target.dim / kept)
         looked, slack = self.least, 1.0 if stride == 1 else 2.0  # few draws can be kept: no more can be asked
         for i in range(self.most):
-            state.kept.append(thinned(self.segment(sampler, state, rng), stride))
+            try:
+                state.kept.append(thinned(self.segment(sampler, state, rng), stride))
+            except OutOfBudget:
+                break
             if i + 1 >= looked:
                 looked = math.ceil(1.3 * (i + 1))
                 checks = convergence(state.kept, sampler.target.names)
@@ -169,6 +176,8 @@ class Chains(AbstractSolver):
                     break
             if sampler.target.budget.spent and len(state.kept) >= 2:
                 break
+        if sum(len(s.u) for s in state.kept) < LEAST_ITERATIONS:
+            return "budget", {}
         checks = convergence(state.kept, sampler.target.names)
         return ("budget" if sampler.target.budget.spent else "stalled"), checks
 
@@ -274,8 +283,15 @@ def stein_scores(target: Target, x: Float[np.ndarray, "T C D"], most: int = 4096
     A region the chains never enter, but whose edge they reach, breaks the first: its integral is the density at the edge.
     """
     t, c, d = x.shape
-    x = x[:: max(1, t * c // min(most, n_proposals(d)))]
-    g = target(x.reshape(-1, d))[1].reshape(x.shape)
+    x = x[:: max(1, t * c // target.affordable(min(most, n_proposals(d)), 0.3, least=c))]
+    try:
+        g = target(x.reshape(-1, d))[1].reshape(x.shape)
+    except OutOfBudget:
+        return {
+            "stein": math.inf,
+            "stein_worst": "not evaluated: the budget was used up",
+            "stein_by_chance": by_chance(d, c),
+        }
     first, second = identity_scores(x, g)
     worst = target.names[int(np.argmax(np.maximum(first, second)))]
     return {"stein": float(max(first.max(), second.max())), "stein_worst": worst, "stein_by_chance": by_chance(d, c)}

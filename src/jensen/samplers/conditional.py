@@ -29,7 +29,7 @@ class ConditionalGaussian(AbstractSolver):
     def __init__(self, n_rounds: int = 8):
         self.n_rounds = n_rounds
 
-    def solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
+    def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         from .chains import Chains
 
         start = start or Chains().solve(target, None, seed)

@@ -1,5 +1,6 @@
 """One compiled program: many chains, side by side, for a segment of iterations."""
 
+import time
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -9,6 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from ..algorithms.budget import OutOfBudget
 from ..algorithms.target import Target, flat_log_density
 from ..compiled import compiled
 from ..errors import IncompatibleComposition, explain
@@ -90,13 +92,34 @@ class Sampler:
     def __init__(self, target: Target, kind: str = "hmc"):
         needs_derivatives(target, kind)
         self.target, self.kind = target, kind
+        self.price: float | None = None  # seconds a gradient, of a segment that did not compile
+        self._called = False
         self._static: tuple[Any, Any] | None = None
 
     def run(
-        self, transport: PyTree, z: np.ndarray, key: Array, step_size, n_leapfrog, tempering: float = 1.0
+        self,
+        transport: PyTree,
+        z: np.ndarray,
+        key: Array,
+        step_size,
+        n_leapfrog,
+        tempering: float = 1.0,
+        whole: bool = True,
     ) -> Segment:
-        """One segment from z (C, D). `step_size` (C,); `n_leapfrog` (T,), shared by the chains of an iteration."""
+        """One segment from z (C, D). `step_size` (C,); `n_leapfrog` (T,), shared by the chains of an iteration.
+
+        whole: False: of fewer iterations where the budget pays for fewer.   Raises: OutOfBudget where it pays for none.
+        """
         t = self.target
+        n_leapfrog, began = np.asarray(n_leapfrog), time.perf_counter()
+        n = self._paid_for(n_leapfrog, len(z))
+        if n == 0 or (whole and n < len(n_leapfrog)):
+            raise OutOfBudget
+        if self.kind != "hmc" and n < len(
+            n_leapfrog
+        ):  # these do not heed n_leapfrog: one iteration, of a program of its own
+            n, n_leapfrog = 1, n_leapfrog[:1]
+        n_leapfrog = np.where(np.arange(len(n_leapfrog)) < n, n_leapfrog, 0)  # no leapfrog, no evaluation
         tree = (t.traced, transport, t.batch)
         arrays, static = eqx.partition(tree, eqx.is_array)
         structure = jax.tree.structure(static)
@@ -107,7 +130,22 @@ class Sampler:
             jnp.broadcast_to(jnp.asarray(step_size, float), (len(z),)), jnp.asarray(n_leapfrog, jnp.int32),
             jnp.asarray(tempering, float),
         )  # fmt: skip
-        segment = Segment(*(np.asarray(a) for a in out))
-        t.evaluations += int(np.sum(n_leapfrog)) * len(z)
-        t.budget.spend(int(np.sum(n_leapfrog)) * len(z))
+        segment = Segment(*(np.asarray(a)[:n] for a in out))
+        spent = int(np.sum(n_leapfrog)) * len(z)
+        t.evaluations += spent
+        t.budget.spend(spent)
+        if self._called:
+            self.price = (time.perf_counter() - began) / max(spent, 1)
+        self._called = True
         return segment
+
+    def _paid_for(self, n_leapfrog: np.ndarray, n_chains: int) -> int:
+        """Of how many iterations the gradients fit into what is left, with one more compilation at the first."""
+        t = self.target
+        if not t.budget.finite:
+            return len(n_leapfrog)
+        if self.kind == "nuts" and self.price is None:  # a trajectory may be any length
+            return 0 if t.budget.overdrawn else 1
+        price = t.pace.price if self.price is None else self.price
+        cost = n_chains * np.cumsum(n_leapfrog) + (0 if self._called else t.pace.compiling / max(price, 1e-12))
+        return int((cost <= t.budget.room(price)).sum())

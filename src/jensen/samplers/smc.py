@@ -69,7 +69,7 @@ class AnnealedSMC(AbstractSolver):
         self.n_islands = max(2, min(n_islands, n_particles // self.per_island))
         self.kept_ess = kept_ess
 
-    def solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
+    def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         from ..algorithms.mixture import gaussians
 
         needs_derivatives(target, self.name)

@@ -23,8 +23,9 @@ from ..base import AbstractModel
 from ..coordinates import Coordinates
 from ..supports import Site
 from . import numpyro_enumerate as enumerate_
-from .numpyro_discover import Structure, discover
+from .numpyro_discover import Structure, discover, start
 from .numpyro_run import Unobserve, check_values, explained, log_prob, refuse, setting, total
+from .numpyro_support import check_supports
 
 Latents = dict[str, Array]
 Spec = dict[str, jax.ShapeDtypeStruct]
@@ -212,6 +213,12 @@ class NumPyroModel(AbstractModel):
         sites = self._run(Unobserve(self.fn), values, key, new_args, new_kwargs)
         return {n: sites[n]["value"] for n in self.structure.observed if n in sites}
 
+    def observations(self, z: Latents) -> Latents:
+        """The values of the observed sites."""
+        values = self._values(z, self.sites)
+        sites = self._run(self.fn, values, jax.random.key(0), self.args.value, self.kwargs.value)
+        return {n: sites[n]["value"] for n in self.structure.observed}
+
     def log_likelihood(self, z: Latents) -> Latents:
         """Observed site -> log p(x_i | latents) of each element, on all rows, unscaled; marginalised sites are summed
         out. Factors are not in it.
@@ -248,6 +255,7 @@ def from_numpyro(model: Callable, /, *args, **kwargs) -> NumPyroModel:
     twin = fn.twin()
     with explained(fn, args, kwargs):
         structure = discover(twin, args, kwargs)
+        check_supports(twin, args, kwargs, start)
     if structure.enumerated:
         enumerate_.require_funsor(structure.enumerated)
 

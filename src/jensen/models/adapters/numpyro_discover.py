@@ -56,7 +56,7 @@ def discover(fn: Callable, args: tuple, kwargs: dict) -> Structure:
     found: dict[str, Any] = {}
 
     def look(key: Array, args: tuple, kwargs: dict) -> dict[str, list]:
-        model = handlers.substitute(handlers.seed(fn, key), substitute_fn=_start)
+        model = handlers.substitute(handlers.seed(fn, key), substitute_fn=start)
         sites = handlers.trace(model).get_trace(*args, **kwargs)
         rows = _subsampled(sites)
         found.update(rows=rows, **_sort(sites))
@@ -89,7 +89,7 @@ def discover(fn: Callable, args: tuple, kwargs: dict) -> Structure:
     )
 
 
-def _start(site: dict[str, Any]) -> Array | None:
+def start(site: dict[str, Any]) -> Array | None:
     """A random point of a continuous support: improper priors cannot be sampled."""
     if site["type"] != "sample" or site["is_observed"] or site["fn"].support.is_discrete:
         return None

@@ -17,13 +17,7 @@ from numpyro.primitives import _PYRO_STACK, Messenger
 
 from ...errors import JensenError, ModelError, explain
 from ...kernels import bernoulli_log_prob
-
-_VALUE_NEEDED = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-    jax.errors.NonConcreteBooleanIndexError,
-)
+from ..calls import RANDOM, VALUE_NEEDED, states, where
 
 
 def refuse(asked: str, wrong: str, because: str, instead: str) -> ModelError:
@@ -205,14 +199,19 @@ def describe(args: tuple, kwargs: dict) -> str:
 @contextlib.contextmanager
 def explained(fn: Callable, args: tuple, kwargs: dict) -> Iterator[None]:
     """Turns an exception of the model into a ModelError that shows it and the arguments."""
+    before = states(fn)
     try:
         yield
     except JensenError:
         raise
-    except _VALUE_NEEDED as e:
-        because = "arrays are arguments of the compiled log density: only their shapes are known while it is compiled"
-        instead = "compute sizes outside and pass them as Python ints; jnp.where instead of `if`"
-        wrong = f"it needs the value of an array to decide what to do, given {describe(args, kwargs)}"
+    except VALUE_NEEDED as e:
+        because = (
+            "arrays and latents are arguments of the compiled log density: only their shapes are known while it is made"
+        )
+        instead = (
+            "jax.numpy in place of numpy, jnp.where in place of `if`; sizes computed outside, passed as Python ints"
+        )
+        wrong = f"it needs the value of an array to decide what to do{where(e)}, given {describe(args, kwargs)}"
         raise refuse(f"running the model `{fn!r}`", wrong, because, instead) from e
     except Exception as e:
         twice = re.search("unique names but got `(.*)` duplicated", str(e))
@@ -220,6 +219,9 @@ def explained(fn: Callable, args: tuple, kwargs: dict) -> Iterator[None]:
             wrong, because = f"the name `{twice[1]}` is used by two sites", "a name is how a site's value is found"
             instead = "a name of its own for each, e.g. an f-string with a counter"
         else:
-            wrong, because = f"it raised, given {describe(args, kwargs)}", f"{type(e).__name__}: {e}"
+            wrong = f"it raised{where(e)}, given {describe(args, kwargs)}"
+            because = f"{type(e).__name__}: {e}"
             instead = "arguments the model runs on; the traceback above shows where it stopped"
         raise refuse(f"running the model `{fn!r}`", wrong, because, instead) from e
+    if before != states(fn):
+        raise refuse(f"running the model `{fn!r}`", *RANDOM)
