@@ -81,6 +81,11 @@ class Source:
                 self._chunks = Chunks(self.enough, jnp.full((1, 1), self.total, dtype()))
         return self._chunks
 
+    def one_chunk(self) -> Chunks:
+        """A chunk of nothing, of the shape of all."""
+        shape = 1, self.per_chunk
+        return Chunks(np.zeros((*shape, *self.shape[1:]), dtype()), np.zeros(shape, dtype()))
+
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(rows, weights) of each block, all of one shape: the last is padded with rows of weight 0."""
         size = self.block if self.streamed else len(self.data)

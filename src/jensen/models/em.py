@@ -4,6 +4,7 @@ import abc
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key, PyTree
@@ -78,6 +79,10 @@ class AbstractEM(eqx.Module):
     def start(self, key: Key[Array, ""], rows: Array, random: Bool[Array, ""]) -> PyTree:
         """First parameters, from some rows: by k-means or the like, or at random."""
 
+    def starts(self, keys: Key[Array, " S"], rows: Array, random: Bool[Array, " S"]) -> PyTree:
+        """First parameters of S starts at once; leaves lead with the starts."""
+        return jax.vmap(lambda key, at_random: self.start(key, rows, at_random))(keys, random)
+
     @abc.abstractmethod
     def e_step(self, params: PyTree, rows: PyTree, weights: Array) -> tuple[Float[Array, ""], PyTree]:
         """(log p(rows | params), or a bound on it, in nats; the statistics): sums over rows, with these weights."""
@@ -101,6 +106,10 @@ class AbstractEM(eqx.Module):
     @abc.abstractmethod
     def faults(self, params: PyTree) -> list[tuple[int, str]]:
         """What is wrong with fitted parameters: (1 doubtful or 2 unreliable, a sentence)."""
+
+    def uninformed(self, params: PyTree, statistics: PyTree) -> list[str]:
+        """Parameters that the data said nothing of, a sentence each; statistics: of the last E-step."""
+        return []
 
     @abc.abstractmethod
     def log_prob(self, params: PyTree, rows: Array) -> Float[Array, " n"]:

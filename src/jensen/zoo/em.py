@@ -116,5 +116,5 @@ def bare_fit(model: AbstractEM, params: Any) -> EMFit:
     why = ["The parameters were fitted elsewhere: nothing is known of the iterations."]
     nan, one = float("nan"), np.array([float("nan")])
     return EMFit(
-        model, params, nan, nan, one[:0], 0, True, one, Verdict.DOUBTFUL, why, model.n_parameters(params), 1.0, 0.0
+        model, params, nan, nan, one[:0], 0, True, one, Verdict.DOUBTFUL, why, model.n_parameters(params), 1.0, 0.0, "converged",
     )

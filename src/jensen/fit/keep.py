@@ -1,0 +1,59 @@
+"""A checkpoint of a fit that is not by gradients of q: what it is of, when it is due, and what it holds."""
+
+import hashlib
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import PyTree
+
+from ..errors import CheckpointError
+from ..function import description
+from .checkpoint import Clock, load_carry, save_carry
+
+
+def fingerprint(what: Any, arrays: Iterable[Any]) -> str:
+    """Of a fit: the same for the same options, model and data, and for no others."""
+    digest = hashlib.sha256(repr(description(what)).encode())
+    for leaf in arrays:
+        a = np.ascontiguousarray(leaf)
+        digest.update(repr((a.shape, str(a.dtype))).encode())
+        digest.update(a.data)
+    return digest.hexdigest()[:24]
+
+
+class Keeper:
+    """`folder/name.ckpt`, written every so many seconds and at the end; nothing at all without a folder.
+
+    A checkpoint that cannot be written warns, once, and the fit goes on. One that cannot be read, or is of another fit,
+    is refused: CheckpointError.
+    """
+
+    def __init__(self, folder: str | Path | None, name: str, seconds: float):
+        self.path = None if folder is None else Path(folder) / f"{name}.ckpt"
+        self.clock, self.print, self.warned = Clock(seconds), "", False
+
+    def of(self, what: Any, arrays: Iterable[Any]) -> None:
+        """Says which fit this is; read only if there is a folder."""
+        if self.path is not None:
+            self.print = fingerprint(what, arrays)
+
+    def load(self, like: PyTree) -> tuple[PyTree, np.ndarray] | None:
+        """(state, history) to go on from, or None."""
+        if self.path is None or not self.path.exists():
+            return None
+        state, history, _ = load_carry(self.path, like, self.print)
+        return state, history
+
+    def save(self, state: PyTree, history: np.ndarray, step: int, *, end: bool = False) -> None:
+        """If it is due, or at the end."""
+        if self.path is None or not (end or self.clock.due()):
+            return
+        try:
+            save_carry(self.path, state, self.print, history, {"step": step})
+        except CheckpointError as error:
+            if not self.warned:
+                warnings.warn(f"There is no checkpoint: {error}", stacklevel=2)
+            self.warned = True
