@@ -67,7 +67,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def execute(run: dict[str, Any], out: Path | None, *, progress: bool | None, seconds: float) -> "Fit":
-    """Fits what `run` describes, from its checkpoint if there is one, and saves. Only gradient fits write checkpoints."""
+    """Fits what `run` describes, from its checkpoint if there is one, and saves. Only iterated fits write checkpoints."""
     import jax
 
     jax.config.update("jax_enable_x64", bool(run["x64"]))
@@ -87,7 +87,7 @@ def execute(run: dict[str, Any], out: Path | None, *, progress: bool | None, sec
     if out is not None:
         claim(out, run)
     given = {**parts, **options, "optimizer": made}
-    keep = out is not None and _by_gradients(target.model, data, given)
+    keep = out is not None and _by_steps(target.model, data, given)
     with _stoppable():
         fit = jn.fit(
             target.model, data, **given, progress=progress,
@@ -96,8 +96,8 @@ def execute(run: dict[str, Any], out: Path | None, *, progress: bool | None, sec
     return fit
 
 
-def _by_gradients(model: Any, data: Any, given: dict[str, Any]) -> bool:
-    """Will `fit` take stochastic gradients? To ask for a checkpoint would make it take them."""
+def _by_steps(model: Any, data: Any, given: dict[str, Any]) -> bool:
+    """Will `fit` take stochastic gradients, or EM, or train a machine? To ask for a checkpoint would make others take them."""
     from ..facts import Fact
     from ..fit.auto import BY_STEPS, check_method, obstacle
     from ..fit.dispatch import OWN
@@ -106,7 +106,7 @@ def _by_gradients(model: Any, data: Any, given: dict[str, Any]) -> bool:
     from ..models.coerce import as_model
 
     if isinstance(model, OWN):
-        return False
+        return True
     if given.get("method") is not None:
         return check_method(given["method"]) in BY_STEPS
     defaults = {"seed": given.get("seed"), "n_draws": given.get("n_draws"), "budget": given.get("budget")}

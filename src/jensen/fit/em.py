@@ -1,7 +1,6 @@
 """`jensen.em`: expectation maximisation of any `AbstractEM` model, on data in memory or on disk, with a verdict."""
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,10 +92,10 @@ class EMFit:
             "seconds": self.seconds,
         }  # fmt: skip
 
-    def _apply(self, method: Any, data: Any) -> Any:
+    def _apply(self, method: Any, data: Any, *more: Any) -> Any:
         with jax.enable_x64(is_double(self.params)):
             rows = checked(self.model, opened(data), fitting=False)
-            return by_chunks(method, self.model.bound_to(rows), self.params, rows)
+            return by_chunks(method, self.model.bound_to(rows), self.params, rows, *more)
 
     def __repr__(self) -> str:
         lines = [f"EM of {type(self.model).__name__}: {self.verdict}, log-likelihood {self.log_likelihood:,.2f} nats"]
@@ -194,11 +193,12 @@ def _em(model, data, weights, params, way: Way, limit: Budget, keeper: Keeper, p
             at = int(np.max(state.n_iter))
             values = np.asarray(state.history, np.float64)[:, max(at - n, 0) : at] * source.total
             bar.update(at, float(np.nanmax(values[:, -1], initial=-np.inf)), f"{len(values)} starts" * (not alone))
-            keeper.save(state, np.zeros(0), at)
+            if keeper.due:
+                keeper.save(state, np.zeros(0), at)
             return on_chunk is not None and bool(on_chunk(at, np.nanmax(values, 0)))
 
         state, why = climbed(advance, state, n_iter, limit, asked, seen)
-    keeper.save(state, np.zeros(0), int(np.max(state.n_iter)), end=True)
+    keeper.save(state, np.zeros(0), int(np.max(state.n_iter)))
     return _result(source, state, why, batched, given, limit)
 
 
@@ -242,7 +242,7 @@ def _result(source: Source, state: loops.Climb, why: str, batched: bool, given: 
     best = int(np.argmax(np.where(np.isfinite(ends), ends, -np.inf)))
     params = jax.tree.map(lambda a: a[best], state.params)
     n_iter, n_free = int(n_iters[best]), model.n_parameters(params)
-    converged = bool(state.done[best]) or batched and why == "iterations"
+    converged = bool(state.done[best]) or (batched and why == "iterations")
     if why in ("settled", "iterations"):
         why = "converged" if converged else "budget"
     verdict, reasons = judged(source, state, ends, best, why, n_free, batched=batched, given=given, limit=limit)

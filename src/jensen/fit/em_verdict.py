@@ -15,7 +15,7 @@ from .em_rows import Source, dtype
 AGREE = 1e-3  # nats a row, within which two starts have found the same
 EXCUSED = 1e-3  # nats a row, by which an objective that may fall may fall
 SPREADS = 4.0  # ranges of shaken values that a fall must exceed to be one
-NAMED = 4  # parameters without data that are named one by one
+NAMED = 8  # parameters without data that are named one by one
 
 
 def judged(
@@ -28,11 +28,13 @@ def judged(
     params = own(state.params)
     for level, sentence in sorted(model.faults(params), key=lambda fault: -fault[0]):
         judge(level, sentence)
-    unknown = model.uninformed(params, own(state.statistics))
-    for sentence in unknown[:NAMED]:
-        judge(1, sentence)
+    weight = float(source.weights[source.weights > 0].mean(dtype=np.float64))
+    rows = jax.tree.map(lambda a: np.asarray(a, np.float64) / weight, own(state.statistics))
+    unknown = sorted(model.uninformed(params, rows), key=lambda found: -found[0])
+    for level, sentence in unknown[:NAMED]:
+        judge(level, sentence)
     if len(unknown) > NAMED:
-        judge(1, f"The data say nothing of {len(unknown) - NAMED} more parameters.")
+        judge(unknown[NAMED][0], f"The data say nothing of {len(unknown) - NAMED} more parameters.")
     history, n = np.asarray(state.history[best], np.float64), int(state.n_iter[best])
     _ended(judge, history[:n], why, batched, limit)
     if not batched:

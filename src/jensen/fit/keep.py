@@ -47,9 +47,14 @@ class Keeper:
         state, history, _ = load_carry(self.path, like, self.print)
         return state, history
 
-    def save(self, state: PyTree, history: np.ndarray, step: int, *, end: bool = False) -> None:
-        """If it is due, or at the end."""
-        if self.path is None or not (end or self.clock.due()):
+    @property
+    def due(self) -> bool:
+        """Is it time to write?"""
+        return self.path is not None and self.clock.due()
+
+    def save(self, state: PyTree, history: np.ndarray, step: int) -> None:
+        """Writes it, where there is a folder."""
+        if self.path is None:
             return
         try:
             save_carry(self.path, state, self.print, history, {"step": step})

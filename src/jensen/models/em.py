@@ -9,17 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
+HARDLY = 0.5  # rows' worth of evidence below which there was none
+
 
 class Moments(NamedTuple):
     """Weighted moments of K components about a point a_k each.
 
     weight: sum_n r_nk, (K,).   first: sum_n r_nk (x_n - a_k), (K, d).
     second: sum_n r_nk (x_n - a_k)(x_n - a_k)', (K, d, d), or its diagonals, (K, d).
+    seen: sum_n r_nk of the rows in which both entries of `second` are there, in its shape; None where all are.
     """
 
     weight: Array
     first: Array
     second: Array
+    seen: Array | None = None
 
     def moved(self, step: Float[Array, "K d"]) -> "Moments":
         """The same sums about a_k + step_k: exact, without the rows."""
@@ -30,7 +34,7 @@ class Moments(NamedTuple):
             cross = self.first[:, :, None] * step[:, None, :]
             second = self.second - cross - jnp.swapaxes(cross, 1, 2)
             second = second + weight[..., None] * step[:, :, None] * step[:, None, :]
-        return Moments(self.weight, self.first - weight * step, second)
+        return Moments(self.weight, self.first - weight * step, second, self.seen)
 
 
 class AbstractEM(eqx.Module):
@@ -107,8 +111,11 @@ class AbstractEM(eqx.Module):
     def faults(self, params: PyTree) -> list[tuple[int, str]]:
         """What is wrong with fitted parameters: (1 doubtful or 2 unreliable, a sentence)."""
 
-    def uninformed(self, params: PyTree, statistics: PyTree) -> list[str]:
-        """Parameters that the data said nothing of, a sentence each; statistics: of the last E-step."""
+    def uninformed(self, params: PyTree, statistics: PyTree) -> list[tuple[int, str]]:
+        """Parameters that the data said nothing of: (0 or 1: doubtful, a sentence that names them).
+
+        statistics: of the last E-step, in rows (divided by the mean weight of one). A sum below `HARDLY` is none.
+        """
         return []
 
     @abc.abstractmethod
@@ -130,6 +137,11 @@ def observed(rows: Array, missing: bool) -> tuple[Array, Array | None]:
         return rows, None
     mask = ~jnp.isnan(rows)
     return jnp.where(mask, rows, 0.0), mask
+
+
+def listed(numbers: np.ndarray) -> str:
+    """Up to five indices, in words."""
+    return ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
 
 
 def column_moments(rows: Array) -> tuple[Array, Array, Array]:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from ..errors import OptionError, check_count, explain
 from .components import CHUNK
-from .em import AbstractEM, column_moments, observed
+from .em import AbstractEM, column_moments, listed, observed
 from .gaussian_components import BLOCK, LOG_2PI
 
 SPARE, POWERS = 8, 6  # of the subspace iteration that a start is made by
@@ -264,9 +264,20 @@ class LinearGaussian(AbstractEM):
         low = np.asarray(params.noise) <= 2 * self.floor * (variance.mean() if self.isotropic else variance)
         if not low.any():
             return []
-        columns = ", ".join(map(str, np.flatnonzero(low)[:5])) + (", ..." if low.sum() > 5 else "")
+        columns = listed(np.flatnonzero(low))
         why = f"The noise of {int(low.sum())} columns fell to its floor (Heywood case; columns {columns})"
         return [(1, f"{why}: they are explained exactly. Use fewer latents, or leave out columns that do not vary.")]
+
+    def uninformed(self, params, statistics):
+        few = np.flatnonzero(np.asarray(statistics.count) <= self.n_latents)
+        if not len(few):
+            return []
+        return [
+            (
+                1,
+                f"Columns {listed(few)} hold no more values than there are latents: their components are not determined.",
+            )
+        ]
 
     def log_prob(self, params, rows):
         return self._posterior(params, rows)[0]
