@@ -147,10 +147,12 @@ def begin_all(model: AbstractEM, params: PyTree, n_iter: int, data: Chunks) -> C
     return jax.vmap(lambda p: begun(model, p, data, n_iter))(params)
 
 
-@compiled(4)
-def start_all(model: AbstractEM, keys: Array, rows: PyTree, random: Array, n_iter: int, data: Chunks) -> Climb:
-    """The state of every start, from first parameters made of these rows."""
-    return jax.vmap(lambda p: begun(model, p, data, n_iter))(model.starts(keys, rows, random))
+@compiled(5)
+def start_all(
+    model: AbstractEM, keys: Array, rows: PyTree, random: Array, before: Array, n_iter: int, data: Chunks
+) -> Climb:
+    """The state of every start, from first parameters made of these rows, after so many starts `before`."""
+    return jax.vmap(lambda p: begun(model, p, data, n_iter))(model.starts(keys, rows, random, before))
 
 
 @compiled()

@@ -20,14 +20,14 @@ from ..models.em import AbstractEM
 from . import cache
 from .em_passes import climbed, in_memory, stochastic, streamed
 from .em_rows import Source, by_chunks, checked, dtype, is_double, opened
-from .em_verdict import judged
+from .em_verdict import ended, judged, thin
 from .keep import Keeper
 from .loop import _interruptible
 from .persist import save_whole
 from .progress import progress_bar
 
 START_ROWS = 5_000  # rows that starts are made from
-DEFAULT_STARTS = 4
+DEFAULT_STARTS, MOST_BATCHES = 4, 4  # starts at once; more of them where the first say too little
 INITS = "k-means", "random", "both"
 
 
@@ -131,7 +131,8 @@ def em(
         data: rows (n, d), NaN where a value is missing; sequences (n, T, d), or a list of arrays (T_i, d); a
             table; a `.npy` file's path or a memory-mapped array, which is read block by block.
         weights: of the rows; a row of weight 2 counts as two.   params: to start from, instead of `n_starts` starts.
-        n_starts: starts run at once, the best kept (default 4, or 1 where the optimum is unique).
+        n_starts: starts run at once, the best kept. None: 1 where the optimum is unique; else 4, and 4 more at a time,
+            16 at most, while two or more but not half of them agree on the best.
         init: "k-means", "random", or "both": half of the starts each.
         n_iter: iterations at most.   tol: nats a row: ends when Aitken's extrapolation sees no more to gain.
         batch_size: None: every iteration sees all rows; else stochastic EM: `n_epochs` passes in batches of this many,
@@ -177,33 +178,44 @@ def _em(model, data, weights, params, way: Way, limit: Budget, keeper: Keeper, p
     batched, given = way.batch_size is not None, params is not None
     keeper.of((source.model, way, str(dtype())), _arrays(source, params))
     resident = not source.streamed and not batched
-    state = _first(source, params, way, resident)
-    alone = len(state.n_iter) == 1
-    if batched:
-        advance = stochastic(source, alone, way.batch_size, way.decay, way.delay, way.tol, way.seed)
-    else:
-        advance = in_memory(source, way.tol, alone) if resident else streamed(source, way.tol, alone)
-    kept = keeper.load(state)
-    state = state if kept is None else kept[0]
     n_iter = way.n_epochs if batched else way.n_iter
-    label = f"EM of {type(model).__name__}"
-    with progress_bar(progress, n_iter, label) as bar, _interruptible() as asked:
+    states: list[loops.Climb] = []
+    with _interruptible() as asked:
+        while True:
+            before = DEFAULT_STARTS * len(states)
+            state = _first(source, params, way, resident, before)
+            alone = len(state.n_iter) == 1
+            label = f"EM of {type(model).__name__}" + (f", {len(state.n_iter)} more starts" if states else "")
+            kept = keeper.load(state, before)
+            with progress_bar(progress, n_iter, label) as bar:
 
-        def seen(state: loops.Climb, n: int) -> bool:
-            at = int(np.max(state.n_iter))
-            values = np.asarray(state.history, np.float64)[:, max(at - n, 0) : at] * source.total
-            bar.update(at, float(np.nanmax(values[:, -1], initial=-np.inf)), f"{len(values)} starts" * (not alone))
-            if keeper.due:
-                keeper.save(state, np.zeros(0), at)
-            return on_chunk is not None and bool(on_chunk(at, np.nanmax(values, 0)))
+                def seen(state: loops.Climb, n: int, bar: Any = bar, before: int = before) -> bool:
+                    at = int(np.max(state.n_iter))
+                    values = np.asarray(state.history, np.float64)[:, max(at - n, 0) : at] * source.total
+                    highest = np.where(np.isfinite(values), values, -np.inf).max(0)
+                    bar.update(at, float(highest[-1]))
+                    if keeper.due:
+                        keeper.save(state, at, before)
+                    return on_chunk is not None and bool(on_chunk(at, highest))
 
-        state, why = climbed(advance, state, n_iter, limit, asked, seen)
-    keeper.save(state, np.zeros(0), int(np.max(state.n_iter)))
-    return _result(source, state, why, batched, given, limit)
+                advance = _advance(source, way, resident, alone)
+                state, why = climbed(advance, state if kept is None else kept, n_iter, limit, asked, seen)
+            keeper.save(state, int(np.max(state.n_iter)), before)
+            states.append(jax.device_get(state))
+            found = jax.tree.map(lambda *a: np.concatenate(a), *states)
+            more = way.n_starts is None and not given and len(states) < MOST_BATCHES and not alone
+            if why not in ("settled", "iterations") or not (more and thin(source, ended(source, found))):
+                return _result(source, found, why, batched, given, limit)
 
 
-def _first(source: Source, params: PyTree, way: Way, resident: bool) -> loops.Climb:
-    """Before the first iteration: the state of every start."""
+def _advance(source: Source, way: Way, resident: bool, alone: bool) -> Any:
+    if way.batch_size is not None:
+        return stochastic(source, alone, way.batch_size, way.decay, way.delay, way.tol, way.seed)
+    return in_memory(source, way.tol, alone) if resident else streamed(source, way.tol, alone)
+
+
+def _first(source: Source, params: PyTree, way: Way, resident: bool, before: int) -> loops.Climb:
+    """Before the first iteration: the state of every start, after so many others."""
     model, n_iter = source.model, way.n_epochs if way.batch_size is not None else way.n_iter
     shapes = source.chunks() if resident else source.one_chunk()
     if params is not None:
@@ -212,8 +224,9 @@ def _first(source: Source, params: PyTree, way: Way, resident: bool) -> loops.Cl
     else:
         count = way.n_starts or (DEFAULT_STARTS if model.several_optima else 1)
         random = np.arange(count) % 2 == 1 if way.init == "both" else np.full(count, way.init == "random")
-        keys = jr.split(key_for(way.seed, "em starts"), count)
-        state = loops.start_all(model, keys, source.some(START_ROWS, way.seed), random, n_iter, shapes)
+        keys = jr.split(key_for(way.seed, f"em starts {before}" if before else "em starts"), count)
+        rows, order = source.some(START_ROWS, way.seed), np.asarray(before, np.int32)
+        state = loops.start_all(model, keys, rows, random, order, n_iter, shapes)
     if not resident:  # these numbers are the host's
         wide = lambda a: np.asarray(a, np.float64)
         numbers = {name: wide(getattr(state, name)) for name in ("history", "log_likelihood", "fall")}
@@ -231,10 +244,9 @@ def _arrays(source: Source, params: PyTree) -> Iterator[Any]:
 
 # ---- the result -----------------------------------------------------------------------------------------------------
 def _result(source: Source, state: loops.Climb, why: str, batched: bool, given: bool, limit: Budget) -> EMFit:
-    model, state = source.model, jax.device_get(state)
-    n_iters = np.asarray(state.n_iter)
+    model = source.model
+    n_iters, ends = np.asarray(state.n_iter), ended(source, state)
     value = np.asarray(state.log_likelihood, np.float64)
-    ends = state.history[np.arange(len(n_iters)), n_iters - 1].astype(np.float64) * source.total
     if not np.isfinite(ends).any():
         because = "the parameters have left the range of the floating-point numbers"
         instead = "double=True, data in moderate units, fewer components, or a ridge or prior"

@@ -41,7 +41,7 @@ def judged(
         fall = float(state.fall[best])
         _fell(judge, source, own(state.fell), history[:n], fall if fall > 1 else 0.0)
     if model.several_optima and not given:
-        _agreed(judge, source, ends, best)
+        _agreed(judge, source, ends)
     if n_free > source.size:
         judge(1, f"There are more free parameters ({n_free:,}) than rows ({source.size:,.0f}).")
     return judge.result()
@@ -91,11 +91,29 @@ def rounding(source: Source, params: Any) -> float:
     return float(np.ptp(values))
 
 
-def _agreed(judge: Judgement, source: Source, ends: np.ndarray, best: int) -> None:
-    near = int((ends >= ends[best] - AGREE * source.total).sum())
-    if len(ends) == 1:
+def ended(source: Source, state: loops.Climb) -> np.ndarray:
+    """The objective each start ended at, nats."""
+    at = np.asarray(state.n_iter) - 1
+    return np.asarray(state.history)[np.arange(len(at)), at].astype(np.float64) * source.total
+
+
+def _near(source: Source, ends: np.ndarray) -> int:
+    """How many reached the best."""
+    return int((ends >= np.where(np.isfinite(ends), ends, -np.inf).max() - AGREE * source.total).sum())
+
+
+def thin(source: Source, ends: np.ndarray) -> bool:
+    """Do some agree on the best, but too few to say that there is none better?"""
+    return 1 < _near(source, ends) < max(3, len(ends) / 2)
+
+
+def _agreed(judge: Judgement, source: Source, ends: np.ndarray) -> None:
+    near, n = _near(source, ends), len(ends)
+    if n == 1:
         judge(1, "There was one start, and there may be better optima: use n_starts=4 or more.")
     elif near == 1:
-        judge(1, f"Only one of {len(ends)} starts reached the best optimum: use more, there may be a better one.")
+        judge(1, f"Only one of {n} starts reached the best optimum: use more, there may be a better one.")
+    elif 4 * near < n:
+        judge(1, f"Only {near} of {n} starts reached the best optimum: use more, there may be a better one.")
     else:
-        judge(0, f"{near} of {len(ends)} starts reached the best optimum.")
+        judge(0, f"{near} of {n} starts reached the best optimum.")

@@ -256,9 +256,11 @@ def fit_energy(
         carry = carry._replace(state=(params, opt, (tiled, *rest)))
     keeper = Keeper(checkpoint, type(machine).__name__, checkpoint_seconds)
     keeper.of((algorithm, n_steps, batch_size, seed), jax.tree.leaves((runner.arrays, runner.data, chains)))
-    kept, before, stopped = keeper.load(carry), [], False
+    before, stopped = [np.zeros(0)], False
+    kept = keeper.load((carry, np.zeros(n_steps)))
     if kept is not None:
-        carry, before = kept[0], [kept[1]]
+        carry, before = kept[0], [np.asarray(kept[1])[: int(kept[0].step)]]
+    whole = lambda: np.concatenate([*before, np.full(n_steps - sum(map(len, before)), math.nan)])
     with progress_bar(progress, n_steps, type(machine).__name__) as bar:
 
         def seen(step: int, values: np.ndarray, carry: Any) -> bool:
@@ -267,13 +269,13 @@ def fit_energy(
             bar.update(step, float(values[-1]) if len(values) else math.nan)
             limit.spend(len(values))
             if keeper.due:
-                keeper.save(carry, np.concatenate(before), step)
+                keeper.save((carry, whole()), step)
             stopped = limit.spent
             return stopped | bool(on_chunk is not None and on_chunk(step, values))
 
         outcome = runner.run(carry, n_steps, int(np.clip(n_steps // 50, 100, 1000)), seen)
-    history = np.concatenate([*before, np.zeros(0)])
-    keeper.save(outcome.carry, history, len(history))
+    history = np.concatenate(before)
+    keeper.save((outcome.carry, whole()), len(history))
     why = "budget" if stopped and outcome.why == "interrupted" else outcome.why
     state = outcome.carry.safe if outcome.why == "diverged" else outcome.carry.state
     params, _, (last, *_) = state

@@ -40,24 +40,26 @@ class Keeper:
         if self.path is not None:
             self.print = fingerprint(what, arrays)
 
-    def load(self, like: PyTree) -> tuple[PyTree, np.ndarray] | None:
-        """(state, history) to go on from, or None."""
-        if self.path is None or not self.path.exists():
-            return None
-        state, history, _ = load_carry(self.path, like, self.print)
-        return state, history
+    def load(self, like: PyTree, part: int = 0) -> PyTree | None:
+        """The state to go on from, or None. part: of a fit of several."""
+        path = self._path(part)
+        return None if path is None or not path.exists() else load_carry(path, like, self.print)[0]
+
+    def _path(self, part: int) -> Path | None:
+        return self.path if self.path is None or not part else self.path.with_stem(f"{self.path.stem}-{part}")
 
     @property
     def due(self) -> bool:
         """Is it time to write?"""
         return self.path is not None and self.clock.due()
 
-    def save(self, state: PyTree, history: np.ndarray, step: int) -> None:
+    def save(self, state: PyTree, step: int, part: int = 0) -> None:
         """Writes it, where there is a folder."""
-        if self.path is None:
+        path = self._path(part)
+        if path is None:
             return
         try:
-            save_carry(self.path, state, self.print, history, {"step": step})
+            save_carry(path, state, self.print, np.zeros(0), {"step": step})
         except CheckpointError as error:
             if not self.warned:
                 warnings.warn(f"There is no checkpoint: {error}", stacklevel=2)

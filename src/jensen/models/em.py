@@ -83,8 +83,8 @@ class AbstractEM(eqx.Module):
     def start(self, key: Key[Array, ""], rows: Array, random: Bool[Array, ""]) -> PyTree:
         """First parameters, from some rows: by k-means or the like, or at random."""
 
-    def starts(self, keys: Key[Array, " S"], rows: Array, random: Bool[Array, " S"]) -> PyTree:
-        """First parameters of S starts at once; leaves lead with the starts."""
+    def starts(self, keys: Key[Array, " S"], rows: Array, random: Bool[Array, " S"], before: Array) -> PyTree:
+        """First parameters of S starts at once, after so many `before`; leaves lead with the starts."""
         return jax.vmap(lambda key, at_random: self.start(key, rows, at_random))(keys, random)
 
     @abc.abstractmethod

@@ -120,15 +120,15 @@ class LinearGaussian(AbstractEM):
         return Covariance(total[None], mean[None], (scatter / total)[None])
 
     def start(self, key, rows, random):
-        return jax.tree.map(lambda a: a[0], self.starts(key[None], rows, random[None]))
+        return jax.tree.map(lambda a: a[0], self.starts(key[None], rows, jnp.asarray(random)[None], 0))
 
-    def starts(self, keys, rows, random):
+    def starts(self, keys, rows, random, before):
         """Given the noise the best W is known: so a start is a noise. The first is a share of each column's variance, the
         second one number (the optimum of probabilistic PCA, which is thus never missed), others and random ones anything."""
         mean, covariance = self._known(rows)
         own = jnp.diagonal(covariance)
         variance = jnp.where(own > (jnp.finfo(own.dtype).eps * mean) ** 2, own, 1.0)
-        turn = jnp.cumsum(~random) - 1
+        turn = before + jnp.cumsum(~random) - 1
         each = lambda key, at_random, i: self._start(key, at_random, i, mean, covariance, variance)
         return jax.vmap(each)(keys, random, turn)
 

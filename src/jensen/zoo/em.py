@@ -18,7 +18,8 @@ class AbstractEMModel(AbstractTableModel):
     """A model fitted by `jensen.em`. A concrete class writes `__init__`, with the options below, `_model`, `_publish`.
 
     Arguments of all:
-        n_init: starts run at once, half of them from k-means, the best kept.   max_iter: iterations.
+        n_init: starts run at once, half of them from k-means, the best kept; None: as many as `jensen.em` finds needed.
+        max_iter: iterations.
         tol: nats a row: ends when no more than this is left to gain, by Aitken's extrapolation (not scikit-learn's gain
             of the last iteration).   batch_size: None, or rows a batch of stochastic EM.
         random_state: seed or `RandomState`.   progress: a progress bar; None: only at a terminal.
@@ -30,7 +31,7 @@ class AbstractEMModel(AbstractTableModel):
     missing: ClassVar[bool] = True  # may values be NaN?
 
     n_features_in_: int
-    n_init: int
+    n_init: int | None
     max_iter: int
     tol: float
     batch_size: int | None
@@ -51,7 +52,7 @@ class AbstractEMModel(AbstractTableModel):
         return self._fitted(self._rows(X, reset=True))
 
     def _check_counts(self) -> None:
-        for name in (*self.counts, "n_init", "max_iter"):
+        for name in (*self.counts, "max_iter", *(() if self.n_init is None else ("n_init",))):
             check_count(name, getattr(self, name), self._name)
 
     def _fitted(self, rows: np.ndarray) -> Self:

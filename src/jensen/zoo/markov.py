@@ -118,7 +118,8 @@ class HiddenMarkov(AbstractSequenceModel):
 
     def __init__(
         self, n_components: int = 1, *, emission: str | AbstractComponents = "gaussian", covariance_type: str = "full",
-        pseudo: float = 0.0, n_init: int = 4, max_iter: int = 1000, tol: float = 1e-6, batch_size: int | None = None,
+        pseudo: float = 0.0, n_init: int | None = None, max_iter: int = 1000, tol: float = 1e-6,
+        batch_size: int | None = None,
         random_state: int | np.random.RandomState | None = None, progress: bool | None = None,
     ):  # fmt: skip
         self._keep(locals())
@@ -152,7 +153,7 @@ class FactorialHMM(AbstractSequenceModel):
     counts = ("n_chains", "n_components")
 
     def __init__(
-        self, n_chains: int = 2, n_components: int = 2, *, inference: str = "exact", n_init: int = 4,
+        self, n_chains: int = 2, n_components: int = 2, *, inference: str = "exact", n_init: int | None = None,
         max_iter: int = 1000, tol: float = 1e-6, batch_size: int | None = None,
         random_state: int | np.random.RandomState | None = None, progress: bool | None = None,
     ):  # fmt: skip

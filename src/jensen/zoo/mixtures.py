@@ -55,7 +55,7 @@ class GaussianMixture(AbstractMixtureModel):
 
     def __init__(
         self, n_components: int = 1, *, covariance_type: str = "full", ridge: float = 1e-6,
-        prior: ConjugatePrior | None = None, n_init: int = 4, max_iter: int = 1000, tol: float = 1e-6,
+        prior: ConjugatePrior | None = None, n_init: int | None = None, max_iter: int = 1000, tol: float = 1e-6,
         batch_size: int | None = None,
         random_state: int | np.random.RandomState | None = None, progress: bool | None = None,
     ):  # fmt: skip
@@ -118,8 +118,8 @@ class BernoulliMixture(AbstractMixtureModel):
     pseudo: float
 
     def __init__(
-        self, n_components: int = 1, *, pseudo: float = 0.0, n_init: int = 4, max_iter: int = 1000, tol: float = 1e-6,
-        batch_size: int | None = None,
+        self, n_components: int = 1, *, pseudo: float = 0.0, n_init: int | None = None, max_iter: int = 1000,
+        tol: float = 1e-6, batch_size: int | None = None,
         random_state: int | np.random.RandomState | None = None, progress: bool | None = None,
     ):  # fmt: skip
         self._keep(locals())
@@ -145,8 +145,8 @@ class MixtureOfPPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, AbstractM
     least_features: ClassVar[int] = 2
 
     def __init__(
-        self, n_components: int = 1, n_latents: int = 1, *, ridge: float = 1e-6, n_init: int = 4, max_iter: int = 1000,
-        tol: float = 1e-6, batch_size: int | None = None,
+        self, n_components: int = 1, n_latents: int = 1, *, ridge: float = 1e-6, n_init: int | None = None,
+        max_iter: int = 1000, tol: float = 1e-6, batch_size: int | None = None,
         random_state: int | np.random.RandomState | None = None, progress: bool | None = None,
     ):  # fmt: skip
         self._keep(locals())
