@@ -270,10 +270,11 @@ def fit_energy(
             limit.spend(len(values))
             if keeper.due:
                 keeper.save((carry, whole()), step)
-            stopped = limit.spent
-            return stopped | bool(on_chunk is not None and on_chunk(step, values))
+            stopped = limit.spent and step < n_steps
+            return stopped or bool(on_chunk is not None and on_chunk(step, values))
 
-        outcome = runner.run(carry, n_steps, int(np.clip(n_steps // 50, 100, 1000)), seen)
+        last = int(min(n_steps, int(carry.step) + limit.evaluations))
+        outcome = runner.run(carry, last, int(np.clip(n_steps // 50, 100, 1000)), seen)
     history = np.concatenate(before)
     keeper.save((outcome.carry, whole()), len(history))
     why = "budget" if stopped and outcome.why == "interrupted" else outcome.why

@@ -309,7 +309,8 @@ class Gaussians(AbstractComponents):
         return out
 
     def filled(self, params, rows, shares):
-        return jnp.einsum("nk,knd->nd", shares, self.imputed(params, rows))
+        mean = jnp.einsum("nk,knd->nd", shares, self.imputed(params, rows))
+        return jnp.where(jnp.isnan(rows), mean, rows)
 
     def sample(self, params, key, which):
         noise = jr.normal(key, (len(which), params.means.shape[1]), params.means.dtype)
