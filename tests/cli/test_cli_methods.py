@@ -10,7 +10,7 @@ import pytest
 from calls import QUICK, call, call_json
 
 import jensen as jn
-from jensen.cli.runs import _by_gradients
+from jensen.cli.runs import _by_steps
 from jensen.fit.auto import method_names
 
 
@@ -155,12 +155,12 @@ def plain(z):
 )
 def test_who_writes_checkpoints(given, expected):
     """Only fits by gradients; and to ask for a checkpoint must not make a fit one of them."""
-    assert _by_gradients(jn.models.LogDensity(plain, (2,)), None, given) == expected
+    assert _by_steps(jn.models.LogDensity(plain, (2,)), None, given) == expected
 
 
 def test_a_model_that_the_ladder_cannot_take_keeps_its_checkpoint():
     model = jn.models.LatentVariable.mlp(jax.random.key(0), 2, (4,), hidden=(3,))
-    assert _by_gradients(model, np.zeros((5, 4), np.float32), {})
+    assert _by_steps(model, np.zeros((5, 4), np.float32), {})
 
 
 def test_a_listing_needs_no_sampler_of_others():

@@ -272,7 +272,8 @@ def test_negative_control_a_wrong_m_step_is_seen_to_fall(clusters):
     model = GaussianMixture(2, ridge=0.0).bound_to(clusters)
     data = loops.Chunks(jnp.asarray(clusters)[None], jnp.ones((1, len(clusters))))
     params = jax.jit(model.start)(jr.key(0), clusters, False)
-    good = jax.jit(loops.climb, static_argnums=4)(model, params, data, 1e-9, 30)
+    state = jax.jit(loops.begun, static_argnums=3)(model, params, data, 30)
+    good = jax.jit(loops.climb)(model, state, data, 1e-9, 30)
     spoiled = params._replace(components=good.params.components._replace(covariances=params.components.covariances * 2))
     after = jax.jit(model.e_step)(spoiled, data.rows[0], data.weights[0])[0]
     before = good.log_likelihood

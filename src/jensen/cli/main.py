@@ -68,7 +68,7 @@ def _finish(run: dict[str, Any], out: Path | None, json: bool, strict: bool, deb
         if failed is not None:
             raise failed
     if fit.why == "interrupted":
-        again = "goes on" if "method" not in fit.options else "starts it again"
+        again = "goes on" if out is not None and (out / "checkpoint").is_dir() else "starts it again"
         where = f"; jensen resume {out} {again}" if out is not None else ""
         typer.echo(f"interrupted after {show.work(fit)}{where}", err=True)
         raise typer.Exit(INTERRUPTED)
@@ -142,7 +142,7 @@ def resume(
 ) -> None:
     """Go on with a run that was interrupted or killed: the same bits as if it had not been. Exit codes as for `fit`.
 
-    A fit by stochastic gradients goes on from its checkpoint; any other method is run again from the start.
+    A fit by stochastic gradients, by EM or of a Boltzmann machine goes on from its checkpoint; any other is run again.
 
     The model is the file that the run was begun with: it is named before it is run, and must not have changed. A folder
     that came from elsewhere, a model that moved or was edited: give it with --model.

@@ -120,7 +120,7 @@ def trusted(folder: Path, run: dict[str, Any]) -> str:
 def execute(
     run: dict[str, Any], out: Path | None, *, progress: bool | None, seconds: float, freely: tuple[str, ...] = ()
 ) -> "Fit":
-    """Fits what `run` describes, from its checkpoint if there is one, and saves. Only gradient fits write checkpoints."""
+    """Fits what `run` describes, from its checkpoint if there is one, and saves. Only iterated fits write checkpoints."""
     import jax
 
     jax.config.update("jax_enable_x64", bool(run.get("x64")))
@@ -140,7 +140,7 @@ def execute(
     if out is not None:
         claim(out, run, ("model_sha256", *freely))
     given = {**parts, **options, "optimizer": made}
-    keep = out is not None and _by_gradients(target.model, data, given)
+    keep = out is not None and _by_steps(target.model, data, given)
     with _stoppable():
         fit = jn.fit(
             target.model, data, **given, progress=progress,
@@ -149,8 +149,8 @@ def execute(
     return fit
 
 
-def _by_gradients(model: Any, data: Any, given: dict[str, Any]) -> bool:
-    """Will `fit` take stochastic gradients? To ask for a checkpoint would make it take them."""
+def _by_steps(model: Any, data: Any, given: dict[str, Any]) -> bool:
+    """Will `fit` take stochastic gradients, or EM, or train a machine? To ask for a checkpoint would make others take them."""
     from ..facts import Fact
     from ..fit.auto import BY_STEPS, check_method, obstacle
     from ..fit.dispatch import OWN
@@ -159,7 +159,7 @@ def _by_gradients(model: Any, data: Any, given: dict[str, Any]) -> bool:
     from ..models.coerce import as_model
 
     if isinstance(model, OWN):
-        return False
+        return True
     if given.get("method") is not None:
         return check_method(given["method"]) in BY_STEPS
     defaults = {"seed": given.get("seed"), "n_draws": given.get("n_draws"), "budget": given.get("budget")}

@@ -44,14 +44,16 @@ def diagnose_energy(
     why: str,
     n_steps: int,
     skipped: int,
+    spent: str | None = None,
     gap: float | None = None,
     log_z: LogPartition | None = None,
     reverse: LogPartition | None = None,
 ) -> EnergyDiagnosis:
-    """From the weights, the hidden means of some rows, how training ended, and partition functions from both ends."""
+    """From the weights, the hidden means of some rows, how training ended (spent: the budget that ended it), and partition
+    functions from both ends."""
     judge = Judgement()
     largest = float(max(np.abs(w).max() for w in weights))
-    _ended(judge, why, n_steps, skipped)
+    _ended(judge, why, n_steps, skipped, spent)
     level = graded(largest, WEIGHT_GOOD, WEIGHT_USABLE)
     tail = "" if not level else ": weights explode; use a smaller step size or weight_decay"
     judge(level, f"The largest weight is {largest:.3g}{tail}.")
@@ -73,11 +75,13 @@ def diagnose_energy(
     return EnergyDiagnosis(verdict, reasons, largest, dead, saturated, gap, log_z, bracket)
 
 
-def _ended(judge: Judgement, why: str, n_steps: int, skipped: int) -> None:
+def _ended(judge: Judgement, why: str, n_steps: int, skipped: int, spent: str | None) -> None:
     if why == "diverged":
         judge(2, "Training diverged: it was rolled back to its last good state. Use a smaller step size.")
     elif why == "interrupted":
         judge(1, f"Training was interrupted after {n_steps:,} steps.")
+    elif spent:
+        judge(1, f"The budget of {spent} was used up after {n_steps:,} steps, before all that were planned.")
     else:
         judge(0, f"Training took {n_steps:,} steps.")
     if skipped:

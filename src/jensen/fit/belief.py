@@ -25,13 +25,14 @@ from .persist import save_whole
 class BeliefFit:
     """A fitted deep belief network: the stack, and the `EnergyFit` of its top RBM, whose verdict is the last word.
 
-    n_importance: draws a row in `score_samples`.
+    n_importance: draws a row in `score_samples`.   n_untrained: layers that an interruption left out, from the top.
     """
 
     dbn: DBN
     top: EnergyFit
     rows: Any
     n_importance: int = 100
+    n_untrained: int = 0
 
     @property
     def machine(self) -> RBM:
@@ -58,7 +59,8 @@ class BeliefFit:
 
     @property
     def reasons(self) -> list[str]:
-        return self.top.reasons
+        left = f"Training was interrupted: {self.n_untrained} layers above were not begun, and are left out."
+        return [left] * (self.n_untrained > 0) + self.top.reasons
 
     def __repr__(self) -> str:
         widths = "-".join(map(str, [m.n_visible for m in self.dbn.stack] + [self.n_hidden]))
@@ -131,6 +133,8 @@ def fit_belief(
         machine = RBM(below.shape[1], width, mean=below.mean(0), seed=seed + i, **kinds)
         fit = fit_energy(machine, below, seed=seed, **options)
         stack.append(fit.machine)
+        if fit.why == "interrupted":
+            break
         below = fit.hidden_means(below)[0]
     assert fit is not None
-    return BeliefFit(DBN(tuple(stack)), fit, np.asarray(rows), n_importance)
+    return BeliefFit(DBN(tuple(stack)), fit, np.asarray(rows), n_importance, len(widths) - len(stack))

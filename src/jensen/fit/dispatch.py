@@ -7,8 +7,9 @@ from ..models.boltzmann import AbstractBoltzmann
 from ..models.em import AbstractEM
 
 OWN = (AbstractBoltzmann, AbstractEM)
-OF_ENERGIES = "method", "optimizer", "n_steps", "batch_size", "seed", "progress", "on_chunk"
-OF_EM = {"n_steps": "n_iter", "n_restarts": "n_starts", "batch_size": "batch_size", "seed": "seed"}
+OF_ALL = "batch_size", "seed", "budget", "progress", "checkpoint", "checkpoint_seconds", "on_chunk"
+OF_ENERGIES = "method", "optimizer", "n_steps", *OF_ALL
+OF_EM = {"n_steps": "n_iter", "n_restarts": "n_starts"} | {name: name for name in OF_ALL}
 """`fit`'s name of an option -> `jensen.em`'s."""
 
 
@@ -28,7 +29,7 @@ def dispatched(model: Any, data: Any, given: dict[str, Any]) -> Any:
             given = {n: v for n, v in given.items() if n != "method"}
         because = "expectation maximisation has its own E-step: there is no q to choose"
         instead = f"any of {tuple(OF_EM)}, or jensen.em(model, data, ...)"
-        _refuse(model, [n for n in given if n not in (*OF_EM, "progress")], because, instead)
+        _refuse(model, [n for n in given if n not in OF_EM], because, instead)
         from .em import em
 
         return em(model, data, **{OF_EM[n]: v for n, v in given.items() if n in OF_EM})

@@ -1,9 +1,9 @@
 """`jensen.em`: expectation maximisation of any `AbstractEM` model, on data in memory or on disk, with a verdict."""
 
 import dataclasses
-import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +12,23 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from ..algorithms import em as loops
+from ..algorithms.budget import Budget
 from ..compiled import key_for
-from ..diagnostics.verdict import Judgement, Verdict
+from ..diagnostics.verdict import Verdict
 from ..errors import ModelError, OptionError, check_count, check_seed, explain
 from ..models.em import AbstractEM
 from ..process import computes, ready
 from . import cache
-from .em_passes import stochastic, streamed
+from .em_passes import climbed, in_memory, stochastic, streamed
 from .em_rows import Source, by_chunks, checked, dtype, is_double, opened
+from .em_verdict import ended, judged, thin
+from .keep import Keeper
+from .loop import _interruptible
 from .persist import save_whole
+from .progress import progress_bar
 
 START_ROWS = 5_000  # rows that starts are made from
-DEFAULT_STARTS = 4
-AGREE = 1e-3  # nats a row, within which two starts have found the same
+DEFAULT_STARTS, MOST_BATCHES = 4, 4  # starts at once; more of them where the first say too little
 INITS = "k-means", "random", "both"
 
 
@@ -35,8 +39,9 @@ class EMFit:
 
     model, params: what was fitted (NumPy leaves).   log_likelihood: of the data, nats (a bound for a variational E-step).
     objective: that plus the log prior.   history: the objective before each M-step of the best start, nats.
-    n_iter, converged.   starts: the objective each start ended at.   verdict, reasons: RELIABLE, DOUBTFUL or
-    UNRELIABLE, and why, the worst first.   n_parameters; n_rows: their total weight (of sequences: their steps).   seconds.
+    n_iter, converged.   why: how EM ended, "converged", "budget" (of time, evaluations or iterations) or "interrupted".
+    starts: the objective each start ended at.   verdict, reasons: RELIABLE, DOUBTFUL or UNRELIABLE, and why, the worst
+    first.   n_parameters; n_rows: their total weight (of sequences: their steps).   seconds.
     """
 
     model: AbstractEM
@@ -52,6 +57,7 @@ class EMFit:
     n_parameters: int
     n_rows: float
     seconds: float
+    why: str
 
     @property
     def bic(self) -> float:
@@ -80,22 +86,18 @@ class EMFit:
         """Writes the fit to a folder, without pickle; `jensen.load` reads it."""
         return save_whole(self, folder)
 
-    @property
-    def why(self) -> str:
-        """How EM ended: "converged" or "budget"."""
-        return "converged" if self.converged else "budget"
-
     def numbers(self) -> dict[str, Any]:
         """What it is known by, for a program."""
         return {
             "log_likelihood": self.log_likelihood, "objective": self.objective, "bic": self.bic, "aic": self.aic,
-            "n_iter": self.n_iter, "converged": self.converged, "starts": self.starts.tolist(), "seconds": self.seconds,
+            "n_iter": self.n_iter, "converged": self.converged, "why": self.why, "starts": self.starts.tolist(),
+            "seconds": self.seconds,
         }  # fmt: skip
 
-    def _apply(self, method: Any, data: Any) -> Any:
+    def _apply(self, method: Any, data: Any, *more: Any) -> Any:
         with jax.enable_x64(is_double(self.params)):
             rows = checked(self.model, opened(data), fitting=False)
-            return by_chunks(method, self.model.bound_to(rows), self.params, rows)
+            return by_chunks(method, self.model.bound_to(rows), self.params, rows, *more)
 
     def __repr__(self) -> str:
         lines = [f"EM of {type(self.model).__name__}: {self.verdict}, log-likelihood {self.log_likelihood:,.2f} nats"]
@@ -119,6 +121,11 @@ def em(
     delay: float = 2.0,
     double: bool | None = None,
     seed: int = 0,
+    budget: str | float | None = None,
+    progress: bool | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 60.0,
+    on_chunk: Callable[[int, np.ndarray], bool | None] | None = None,
 ) -> EMFit:
     """Maximum likelihood (or the posterior mode) of a latent-variable model by expectation maximisation.
 
@@ -127,104 +134,138 @@ def em(
         data: rows (n, d), NaN where a value is missing; sequences (n, T, d), or a list of arrays (T_i, d); a
             table; a `.npy` file's path or a memory-mapped array, which is read block by block.
         weights: of the rows; a row of weight 2 counts as two.   params: to start from, instead of `n_starts` starts.
-        n_starts: starts run at once, the best kept (default 4, or 1 where the optimum is unique).
+        n_starts: starts run at once, the best kept. None: 1 where the optimum is unique; else 4, and 4 more at a time,
+            16 at most, while two or more but not half of them agree on the best.
         init: "k-means", "random", or "both": half of the starts each.
         n_iter: iterations at most.   tol: nats a row: ends when Aitken's extrapolation sees no more to gain.
         batch_size: None: every iteration sees all rows; else stochastic EM: `n_epochs` passes in batches of this many,
             with step sizes (t + delay)^-decay, 0.5 < decay <= 1.
         double: float64; None: unless the data are float32 (or float16).
         seed: of starts and batches.
+        budget: "seconds:30", "evaluations:200" (an iteration of all starts is one), or a number of seconds; Ctrl-C does
+            the same: what is best by then is returned, with its verdict.
+        progress: a Rich bar; None: only at a terminal.
+        checkpoint: folder; written every `checkpoint_seconds`, and gone on from if it holds the same fit.
+        on_chunk: called with (iteration, the best start's objective at the last ones, nats); True stops.
     Returns:    `EMFit`.
-    Raises:     DataError, ModelError, OptionError.
+    Raises:     DataError, ModelError, OptionError, CheckpointError.
     Reference:  Dempster, Laird and Rubin (1977); Cappé and Moulines (2009).  [dempster1977em; cappe2009online]
     """
-    began = time.perf_counter()
+    limit = Budget.parse(budget)
     cache.switch_on()
     seed = check_seed(seed, "em")
     _check(model, n_starts, n_iter, tol, batch_size, n_epochs, decay, delay, init)
     data = opened(data)
     wide = np.dtype(getattr(data, "dtype", np.float64)).itemsize > 4 or np.dtype(data.dtype).kind != "f"
+    way = Way(n_starts, init, n_iter, tol, batch_size, n_epochs, decay, delay, seed)
+    keeper = Keeper(checkpoint, "EM", checkpoint_seconds)
     with jax.enable_x64(wide if double is None else double):
-        return _em(model, data, weights, params, n_starts, init, n_iter, tol, batch_size, n_epochs, decay, delay,
-                   seed, began)  # fmt: skip
+        return _em(model, data, weights, params, way, limit, keeper, progress, on_chunk)
 
 
-def _em(model, data, weights, params, n_starts, init, n_iter, tol, batch_size, n_epochs, decay, delay, seed, began):
+class Way(NamedTuple):
+    """The options that decide what EM does: what a checkpoint must agree with."""
+
+    n_starts: int | None
+    init: str
+    n_iter: int
+    tol: float
+    batch_size: int | None
+    n_epochs: int
+    decay: float
+    delay: float
+    seed: int
+
+
+def _em(model, data, weights, params, way: Way, limit: Budget, keeper: Keeper, progress, on_chunk) -> EMFit:
     source = Source(model, data, weights)
-    model, given = source.model, params is not None
-    if not source.streamed and batch_size is None:
-        source.chunks()
+    batched, given = way.batch_size is not None, params is not None
+    keeper.of((source.model, way, str(dtype())), _arrays(source, params))
+    resident = not source.streamed and not batched
+    n_iter = way.n_epochs if batched else way.n_iter
+    states: list[loops.Climb] = []
+    with _interruptible() as asked:
+        while True:
+            before = DEFAULT_STARTS * len(states)
+            state = _first(source, params, way, resident, before)
+            alone = len(state.n_iter) == 1
+            label = f"EM of {type(model).__name__}" + (f", {len(state.n_iter)} more starts" if states else "")
+            kept = keeper.load(state, before)
+            with progress_bar(progress, n_iter, label) as bar:
+
+                def seen(state: loops.Climb, n: int, bar: Any = bar, before: int = before) -> bool:
+                    at = int(np.max(state.n_iter))
+                    values = np.asarray(state.history, np.float64)[:, max(at - n, 0) : at] * source.total
+                    highest = np.where(np.isfinite(values), values, -np.inf).max(0)
+                    bar.update(at, float(highest[-1]))
+                    if keeper.due:
+                        keeper.save(state, at, before)
+                    return on_chunk is not None and bool(on_chunk(at, highest))
+
+                advance = _advance(source, way, resident, alone)
+                state, why = climbed(advance, state if kept is None else kept, n_iter, limit, asked, seen)
+            keeper.save(state, int(np.max(state.n_iter)), before)
+            states.append(jax.device_get(state))
+            found = jax.tree.map(lambda *a: np.concatenate(a), *states)
+            more = way.n_starts is None and not given and len(states) < MOST_BATCHES and not alone
+            if why not in ("settled", "iterations") or not (more and thin(source, ended(source, found))):
+                return _result(source, found, why, batched, given, limit)
+
+
+def _advance(source: Source, way: Way, resident: bool, alone: bool) -> Any:
+    if way.batch_size is not None:
+        return stochastic(source, alone, way.batch_size, way.decay, way.delay, way.tol, way.seed)
+    return in_memory(source, way.tol, alone) if resident else streamed(source, way.tol, alone)
+
+
+def _first(source: Source, params: PyTree, way: Way, resident: bool, before: int) -> loops.Climb:
+    """Before the first iteration: the state of every start, after so many others."""
+    model, n_iter = source.model, way.n_epochs if way.batch_size is not None else way.n_iter
+    shapes = source.chunks() if resident else source.one_chunk()
     if params is not None:
         params = jax.tree.map(lambda a: jnp.asarray(a, dtype())[None], params)
+        state = loops.begin_all(model, params, n_iter, shapes)
     else:
-        count = n_starts or (DEFAULT_STARTS if model.several_optima else 1)
-        random = jnp.arange(count) % 2 == 1 if init == "both" else jnp.full(count, init == "random")
-        keys = jr.split(key_for(seed, "em starts"), count)
-        params = loops.start_all(model, keys, source.some(START_ROWS, seed), random)
-    alone = jax.tree.leaves(params)[0].shape[0] == 1
-    if batch_size is not None:
-        climbed, why = stochastic(source, params, alone, batch_size, n_epochs, decay, delay, tol, seed), "stochastic"
-    elif source.streamed:
-        climbed, why = streamed(source, params, alone, n_iter, tol), ""
-    else:
-        tolerance = jnp.asarray(tol, dtype())
-        climbed, why = loops.climb_all(model, params, source.chunks(), n_iter, alone, tolerance), ""
-    return _result(source, climbed, why, given, began)
+        count = way.n_starts or (DEFAULT_STARTS if model.several_optima else 1)
+        random = np.arange(count) % 2 == 1 if way.init == "both" else np.full(count, way.init == "random")
+        keys = jr.split(key_for(way.seed, f"em starts {before}" if before else "em starts"), count)
+        rows, order = source.some(START_ROWS, way.seed), np.asarray(before, np.int32)
+        state = loops.start_all(model, keys, rows, random, order, n_iter, shapes)
+    if not resident:  # these numbers are the host's
+        wide = lambda a: np.asarray(a, np.float64)
+        numbers = {name: wide(getattr(state, name)) for name in ("history", "log_likelihood", "fall")}
+        state = state._replace(**numbers)
+    return state
+
+
+def _arrays(source: Source, params: PyTree) -> Iterator[Any]:
+    """What a checkpoint's fit was made of: weights, given parameters, rows."""
+    yield source.weights
+    yield from jax.tree.leaves(params)
+    for rows, _ in source.blocks():
+        yield rows
 
 
 # ---- the result -----------------------------------------------------------------------------------------------------
-def _result(source: Source, climbed: loops.Climb, why: str, given: bool, began: float) -> EMFit:
-    model, climbed = source.model, jax.device_get(climbed)
-    n_iters = np.asarray(climbed.n_iter)
-    value = np.asarray(climbed.log_likelihood, np.float64)
-    ends = climbed.history[np.arange(len(n_iters)), n_iters - 1].astype(np.float64) * source.total
+def _result(source: Source, state: loops.Climb, why: str, batched: bool, given: bool, limit: Budget) -> EMFit:
+    model = source.model
+    n_iters, ends = np.asarray(state.n_iter), ended(source, state)
+    value = np.asarray(state.log_likelihood, np.float64)
     if not np.isfinite(ends).any():
         because = "the parameters have left the range of the floating-point numbers"
         instead = "double=True, data in moderate units, fewer components, or a ridge or prior"
         raise ModelError(explain(f"EM of {type(model).__name__}", "no start has a finite likelihood", because, instead))
-    best = int(np.nanargmax(np.where(np.isfinite(ends), ends, -np.inf)))
-    params = jax.tree.map(lambda a: a[best], climbed.params)
-    n_iter, n_free = int(climbed.n_iter[best]), model.n_parameters(params)
-    judge = Judgement()
-    for level, sentence in sorted(model.faults(params), key=lambda fault: -fault[0]):
-        judge(level, sentence)
-    _judge(judge, source, climbed, ends, best, why, n_free, given)
-    verdict, reasons = judge.result()
+    best = int(np.argmax(np.where(np.isfinite(ends), ends, -np.inf)))
+    params = jax.tree.map(lambda a: a[best], state.params)
+    n_iter, n_free = int(n_iters[best]), model.n_parameters(params)
+    converged = bool(state.done[best]) or (batched and why == "iterations")
+    if why in ("settled", "iterations"):
+        why = "converged" if converged else "budget"
+    verdict, reasons = judged(source, state, ends, best, why, n_free, batched=batched, given=given, limit=limit)
     return EMFit(
-        model, params, float(value[best]), float(ends[best]), climbed.history[best, :n_iter] * source.total, n_iter,
-        bool(climbed.converged[best]), ends, verdict, reasons, n_free, source.size, time.perf_counter() - began,
+        model, params, float(value[best]), float(ends[best]), state.history[best, :n_iter] * source.total, n_iter,
+        converged, ends, verdict, reasons, n_free, source.size, limit.elapsed, why,
     )  # fmt: skip
-
-
-def _judge(judge, source, climbed, ends, best, why, n_free, given) -> None:
-    """How the iterations went, whether starts agree, whether there are rows enough."""
-    model, n = source.model, int(climbed.n_iter[best])
-    if why == "stochastic":
-        last = np.abs(np.diff(climbed.history[best, :n]))[-1:]
-        moving = bool(last.size and last[0] > AGREE)
-        more = ", and the last still moved it: allow more (n_epochs)." if moving else "."
-        judge(int(moving), f"Stochastic EM ran for {n} epochs; the objective may fall from one to the next{more}")
-    elif climbed.converged[best]:
-        judge(0, f"EM converged after {n} iterations.")
-    else:
-        judge(1, f"EM had not converged after {n} iterations: allow more (n_iter), or a larger tol.")
-    if climbed.fall[best] > 1:
-        excuse = f" {model.may_fall[0].upper()}{model.may_fall[1:]}." if model.may_fall else ""
-        size = climbed.fall[best] * loops.ROUNDING * float(np.finfo(dtype()).eps) * (1 + abs(ends[best]) / source.total)
-        level = 0 if excuse and size < 1e-3 else 2
-        judge(level, f"The objective fell at an iteration, by {size:.2g} nats a row, beyond rounding.{excuse}")
-    elif not why:
-        judge(0, "The objective never fell, beyond rounding.")
-    if model.several_optima and not given:
-        near = int((ends >= ends[best] - AGREE * source.total).sum())
-        if len(ends) == 1:
-            judge(1, "There was one start, and there may be better optima: use n_starts=4 or more.")
-        elif near == 1:
-            judge(1, f"Only one of {len(ends)} starts reached the best optimum: use more, there may be a better one.")
-        else:
-            judge(0, f"{near} of {len(ends)} starts reached the best optimum.")
-    if n_free > source.size:
-        judge(1, f"There are more free parameters ({n_free:,}) than rows ({source.size:,.0f}).")
 
 
 def _check(model, n_starts, n_iter, tol, batch_size, n_epochs, decay, delay, init) -> None:

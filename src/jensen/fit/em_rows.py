@@ -81,6 +81,11 @@ class Source:
                 self._chunks = Chunks(self.enough, jnp.full((1, 1), self.total, dtype()))
         return self._chunks
 
+    def one_chunk(self) -> Chunks:
+        """A chunk of nothing, of the shape of all."""
+        shape = 1, self.per_chunk
+        return Chunks(np.zeros((*shape, *self.shape[1:]), dtype()), np.zeros(shape, dtype()))
+
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(rows, weights) of each block, all of one shape: the last is padded with rows of weight 0."""
         size = self.block if self.streamed else len(self.data)
@@ -182,17 +187,19 @@ def _weights(weights: Any, n: int) -> np.ndarray:
     return w.astype(dtype())
 
 
-def by_chunks(method: Any, model: AbstractEM, params: PyTree, rows: np.ndarray) -> Any:
-    """method(model, params, rows) in chunks of one shape, so that it compiles once and memory does not grow."""
+def by_chunks(method: Any, model: AbstractEM, params: PyTree, rows: np.ndarray, *more: np.ndarray) -> Any:
+    """method(model, params, rows, *more) in chunks of one shape, so that it compiles once and memory does not grow.
+    more: whole numbers that belong to the rows."""
     per_chunk = min(model.chunk(rows.shape), len(rows))
     data = chunked(rows, np.ones(len(rows)), per_chunk)
-    out = jax.device_get(_each(method, model, params, data.rows))
+    padded = [np.pad(np.asarray(a, np.int32), (0, -len(rows) % per_chunk), constant_values=1) for a in more]
+    out = jax.device_get(_each(method, model, params, data.rows, *(a.reshape(-1, per_chunk) for a in padded)))
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[: len(rows)], out)
 
 
 @compiled(0)
-def _each(method: Any, model: AbstractEM, params: PyTree, rows: Array) -> Any:
-    return jax.lax.map(lambda r: method(model, params, r), rows)
+def _each(method: Any, model: AbstractEM, params: PyTree, *rows: Array) -> Any:
+    return jax.lax.map(lambda r: method(model, params, *r), rows)
 
 
 def dtype() -> np.dtype:

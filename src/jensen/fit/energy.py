@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from ..algorithms.budget import Budget
 from ..algorithms.contrastive_divergence import ContrastiveDivergence
 from ..algorithms.descent import Optimiser
 from ..compiled import compiled, key_for
@@ -28,6 +29,7 @@ from ..models.boltzmann import RBM, AbstractBoltzmann
 from ..models.deep_boltzmann import DBM, composed, stack_gains
 from ..process import computes, ready
 from . import cache
+from .keep import Keeper
 from .loop import Plan, Runner
 from .minibatch import first_batch, steps_per_epoch
 from .persist import save_whole
@@ -79,10 +81,9 @@ class EnergyFit:
             log_z = self.log_partition(**SHORT)
             if log_z.method == "ais" and self.chains is not None:
                 reverse = self.log_partition("reverse", temperatures=SHORT["temperatures"])
-        return diagnose_energy(
-            weights, means, why=self.why, n_steps=len(self.history), skipped=self.n_skipped, gap=gap, log_z=log_z,
-            reverse=reverse,
-        )  # fmt: skip
+        ended: Any = {"why": self.why, "spent": self.options.get("budget"), "n_steps": len(self.history)}
+        ended["skipped"] = self.n_skipped
+        return diagnose_energy(weights, means, gap=gap, log_z=log_z, reverse=reverse, **ended)
 
     @property
     def verdict(self) -> Any:
@@ -220,7 +221,10 @@ def fit_energy(
     n_steps: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
+    budget: str | float | None = None,
     progress: bool | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 60.0,
     on_chunk: Callable[[int, np.ndarray], bool | None] | None = None,
     held_out: Any = None,
     chains: Any = None,
@@ -233,8 +237,11 @@ def fit_energy(
                     visibles: 0.001), falling linearly to 0.
                 n_steps: None: 20 passes over the data.   batch_size: None: 100, or all.   held_out: rows for the verdict only.
                 chains: odd layers from which persistent chains go on.
-    Raises:     DataError for rows outside the visible units' range, NaN, or of another width; OptionError.
+                budget: "seconds:30", "evaluations:2000" (a step is one), or a number of seconds.
+                checkpoint: folder; written every `checkpoint_seconds`, and gone on from if it holds the same fit.
+    Raises:     DataError for rows outside the visible units' range, NaN, or of another width; OptionError; CheckpointError.
     """
+    limit = Budget.parse(budget)
     cache.switch_on()
     seed = check_seed(seed, "fit")
     rows = as_rows(data)
@@ -251,13 +258,30 @@ def fit_energy(
         params, opt, (_, *rest) = carry.state
         tiled = tuple(jnp.tile(jnp.asarray(a), (algorithm.n_temperatures, 1)) for a in chains)
         carry = carry._replace(state=(params, opt, (tiled, *rest)))
+    keeper = Keeper(checkpoint, type(machine).__name__, checkpoint_seconds)
+    keeper.of((algorithm, n_steps, batch_size, seed), jax.tree.leaves((runner.arrays, runner.data, chains)))
+    before, stopped = [np.zeros(0)], False
+    kept = keeper.load((carry, np.zeros(n_steps)))
+    if kept is not None:
+        carry, before = kept[0], [np.asarray(kept[1])[: int(kept[0].step)]]
+    whole = lambda: np.concatenate([*before, np.full(n_steps - sum(map(len, before)), math.nan)])
     with progress_bar(progress, n_steps, type(machine).__name__) as bar:
 
         def seen(step: int, values: np.ndarray, carry: Any) -> bool:
+            nonlocal stopped
+            before.append(values)
             bar.update(step, float(values[-1]) if len(values) else math.nan)
-            return bool(on_chunk is not None and on_chunk(step, values))
+            limit.spend(len(values))
+            if keeper.due:
+                keeper.save((carry, whole()), step)
+            stopped = limit.spent and step < n_steps
+            return stopped or bool(on_chunk is not None and on_chunk(step, values))
 
-        outcome = runner.run(carry, n_steps, int(np.clip(n_steps // 50, 100, 1000)), seen)
+        last = int(min(n_steps, int(carry.step) + limit.evaluations))
+        outcome = runner.run(carry, last, int(np.clip(n_steps // 50, 100, 1000)), seen)
+    history = np.concatenate(before)
+    keeper.save((outcome.carry, whole()), len(history))
+    why = "budget" if stopped and outcome.why == "interrupted" else outcome.why
     state = outcome.carry.safe if outcome.why == "diverged" else outcome.carry.state
     params, _, (last, *_) = state
     if algorithm.persistent:  # those at beta = 1
@@ -267,10 +291,11 @@ def fit_energy(
         "method": name,
         "n_steps": n_steps,
         "batch_size": batch_size,
+        "budget": str(limit) if stopped else None,
         "mean": np.asarray(rows).mean(0, dtype=np.float64),
     }
     return EnergyFit(
-        algorithm.assemble(params), rows, outcome.values, outcome.why, outcome.seconds, seed,
+        algorithm.assemble(params), rows, history, why, outcome.seconds, seed,
         int(outcome.carry.monitor.skipped), options, last if algorithm.persistent else None, held_out,
     )  # fmt: skip
 
@@ -290,6 +315,8 @@ def pretrained(machine: DBM, data: Any, **options: Any) -> DBM:
         width = machine.units[i].size, machine.units[i + 1].size
         made = RBM(*width, first, mean=mean, seed=i, gains=stack_gains(i, n))
         fit = fit_energy(made, rows, **options)
+        if fit.why == "interrupted":
+            raise KeyboardInterrupt  # half a start is no result
         stack.append(fit.machine)
         rows = fit.hidden_means(rows)[0]
     return composed(stack, machine.recognition is not None)

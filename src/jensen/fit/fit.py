@@ -132,6 +132,7 @@ def fit(
     }  # fmt: skip
     given = [name for name, value in of_gradients.items() if value is not None]
     everything = of_gradients | {"method": method, "budget": budget, "progress": progress}
+    everything["checkpoint_seconds"] = None if checkpoint is None else checkpoint_seconds
     own = dispatched(model, data, {"seed": seed} | {k: v for k, v in everything.items() if v is not None})
     if own is not None:
         return own

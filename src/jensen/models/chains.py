@@ -2,8 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int
+
+from .em import HARDLY
 
 
 def log_partition(
@@ -69,6 +72,26 @@ def lengths_of(rows: Float[Array, "n T d"]) -> tuple[Int[Array, " n"], Array]:
     present = ~jnp.isnan(rows).all(-1)
     steps = jnp.arange(1, rows.shape[1] + 1)
     return jnp.maximum((present * steps).max(1), 1), present
+
+
+def unseen(first: np.ndarray, moves: np.ndarray, smoothed: bool, of: str = "") -> list[tuple[int, str]]:
+    """States of one chain that the data say nothing of, from expected first states (K,) and transitions (K, K): as
+    `AbstractEM.uninformed`. smoothed: pseudo-counts stand in for what was not seen; of: the chain, in words."""
+    out: list[tuple[int, str]] = []
+    first, moves = np.asarray(first, np.float64), np.asarray(moves, np.float64)
+    if not moves.sum() >= HARDLY:
+        return [
+            (int(not smoothed), f"No transition was ever seen{of}: the transition matrix is not learned from data.")
+        ]
+    for s in np.flatnonzero(first + moves.sum(0) < HARDLY):
+        out.append((1, f"State {s}{of} is never entered: nothing of it is learned. Use fewer states."))
+    for s in np.flatnonzero((moves.sum(1) < HARDLY) & (first + moves.sum(0) >= HARDLY)):
+        why = f"No transition out of state {s}{of} was ever seen: its row of the transition matrix is not learned from data"
+        out.append((int(not smoothed), f"{why}."))
+    others = moves.sum(0) - np.diagonal(moves)
+    for s in np.flatnonzero((others < HARDLY) & (first >= HARDLY)) if len(first) > 1 else []:
+        out.append((0, f"No transition into state {s}{of} from another was ever seen."))
+    return out
 
 
 def safe_log(p: Array) -> Array:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from ..errors import DataError, OptionError, explain
 from ..tree import replaced
-from .em import observed
+from .em import HARDLY, listed, observed
 
 
 class AbstractComponents(eqx.Module):
@@ -63,6 +63,35 @@ class AbstractComponents(eqx.Module):
     @abc.abstractmethod
     def faults(self, params: PyTree, weights: np.ndarray) -> list[tuple[int, str]]:
         """As of `AbstractEM`; `weights`: the components' shares."""
+
+    @property
+    def several_optima(self) -> bool:
+        """May one component alone have several?"""
+        return False
+
+    @abc.abstractmethod
+    def seen(self, statistics: PyTree) -> Float[Array, "K d"]:
+        """Rows' worth of values that each component saw in each column."""
+
+    @property
+    def has_prior(self) -> bool:
+        """Does a prior say what the data do not?"""
+        return getattr(self, "pseudo", 0.0) > 0
+
+    def uninformed(self, statistics: PyTree, what: str) -> list[tuple[int, str]]:
+        """As of `AbstractEM`, of components that hold rows; what: what they are called."""
+        out = []
+        for k, row in enumerate(np.asarray(self.seen(statistics), np.float64)):
+            empty = np.flatnonzero(row < HARDLY)
+            if 0 < len(empty) < len(row):
+                by = "its prior" if self.has_prior else "its start"
+                why = f"{what} {k} saw no value in columns {listed(empty)}: its parameters there are those of {by}"
+                out.append((int(not self.has_prior), f"{why}, not learned."))
+        return out
+
+    def filled(self, params: PyTree, rows: Array, shares: Float[Array, "n K"]) -> Float[Array, "n d"]:
+        """The rows, E[x | what is seen of it] where NaN, under these shares of the components."""
+        return jnp.where(jnp.isnan(rows), shares @ self.mean(params), rows)
 
     @abc.abstractmethod
     def sample(self, params: PyTree, key: Key[Array, ""], which: Array) -> Array:
@@ -133,6 +162,9 @@ class Bernoulli(AbstractComponents):
     def n_parameters(self, params):
         return params.size
 
+    def seen(self, statistics):
+        return statistics.count
+
     def faults(self, params, weights):
         return []
 
@@ -202,6 +234,9 @@ class Poisson(AbstractComponents):
     def n_parameters(self, params):
         return params["rate"].size
 
+    def seen(self, statistics):
+        return statistics.count
+
     def faults(self, params, weights):
         return []
 
@@ -266,6 +301,14 @@ class Categorical(AbstractComponents):
 
     def n_parameters(self, params):
         return params[..., 1:].size
+
+    def seen(self, statistics):
+        return statistics.sum(-1)
+
+    def filled(self, params, rows, shares):
+        """The most probable code where NaN."""
+        best = jnp.einsum("nk,kdc->ndc", shares, params).argmax(-1).astype(rows.dtype)
+        return jnp.where(jnp.isnan(rows), best, rows)
 
     def faults(self, params, weights):
         return []

@@ -4,9 +4,12 @@ import abc
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key, PyTree
+
+HARDLY = 0.5  # rows' worth of evidence below which there was none
 
 
 class Moments(NamedTuple):
@@ -14,11 +17,13 @@ class Moments(NamedTuple):
 
     weight: sum_n r_nk, (K,).   first: sum_n r_nk (x_n - a_k), (K, d).
     second: sum_n r_nk (x_n - a_k)(x_n - a_k)', (K, d, d), or its diagonals, (K, d).
+    seen: sum_n r_nk of the rows in which both entries of `second` are there, in its shape; None where all are.
     """
 
     weight: Array
     first: Array
     second: Array
+    seen: Array | None = None
 
     def moved(self, step: Float[Array, "K d"]) -> "Moments":
         """The same sums about a_k + step_k: exact, without the rows."""
@@ -29,7 +34,7 @@ class Moments(NamedTuple):
             cross = self.first[:, :, None] * step[:, None, :]
             second = self.second - cross - jnp.swapaxes(cross, 1, 2)
             second = second + weight[..., None] * step[:, :, None] * step[:, None, :]
-        return Moments(self.weight, self.first - weight * step, second)
+        return Moments(self.weight, self.first - weight * step, second, self.seen)
 
 
 class AbstractEM(eqx.Module):
@@ -78,6 +83,10 @@ class AbstractEM(eqx.Module):
     def start(self, key: Key[Array, ""], rows: Array, random: Bool[Array, ""]) -> PyTree:
         """First parameters, from some rows: by k-means or the like, or at random."""
 
+    def starts(self, keys: Key[Array, " S"], rows: Array, random: Bool[Array, " S"], before: Array) -> PyTree:
+        """First parameters of S starts at once, after so many `before`; leaves lead with the starts."""
+        return jax.vmap(lambda key, at_random: self.start(key, rows, at_random))(keys, random)
+
     @abc.abstractmethod
     def e_step(self, params: PyTree, rows: PyTree, weights: Array) -> tuple[Float[Array, ""], PyTree]:
         """(log p(rows | params), or a bound on it, in nats; the statistics): sums over rows, with these weights."""
@@ -102,6 +111,13 @@ class AbstractEM(eqx.Module):
     def faults(self, params: PyTree) -> list[tuple[int, str]]:
         """What is wrong with fitted parameters: (1 doubtful or 2 unreliable, a sentence)."""
 
+    def uninformed(self, params: PyTree, statistics: PyTree) -> list[tuple[int, str]]:
+        """Parameters that the data said nothing of: (0 or 1: doubtful, a sentence that names them).
+
+        statistics: of the last E-step, in rows (divided by the mean weight of one). A sum below `HARDLY` is none.
+        """
+        return []
+
     @abc.abstractmethod
     def log_prob(self, params: PyTree, rows: Array) -> Float[Array, " n"]:
         """log p(row | params) of each, nats."""
@@ -121,6 +137,11 @@ def observed(rows: Array, missing: bool) -> tuple[Array, Array | None]:
         return rows, None
     mask = ~jnp.isnan(rows)
     return jnp.where(mask, rows, 0.0), mask
+
+
+def listed(numbers: np.ndarray) -> str:
+    """Up to five indices, in words."""
+    return ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
 
 
 def column_moments(rows: Array) -> tuple[Array, Array, Array]:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from ..errors import OptionError, check_count, explain
 from ..tree import replaced
 from .components import CHUNK
-from .em import AbstractEM, column_moments, observed
+from .em import AbstractEM, column_moments, listed, observed
 from .gaussian_components import BLOCK, LOG_2PI
 
 SPARE, POWERS = 8, 6  # of the subspace iteration that a start is made by
@@ -86,7 +86,8 @@ class LinearGaussian(AbstractEM):
 
     @property
     def several_optima(self) -> bool:
-        return False
+        """Of one noise variance and complete rows the only maximum is the closed form: other stationary points are saddles."""
+        return self.missing or not self.isotropic
 
     @property
     def may_fall(self) -> str:
@@ -119,26 +120,41 @@ class LinearGaussian(AbstractEM):
         return Covariance(total[None], mean[None], (scatter / total)[None])
 
     def start(self, key, rows, random):
+        return jax.tree.map(lambda a: a[0], self.starts(key[None], rows, jnp.asarray(random)[None], 0))
+
+    def starts(self, keys, rows, random, before):
+        """Given the noise the best W is known: so a start is a noise. The first is a share of each column's variance, the
+        second one number (the optimum of probabilistic PCA, which is thus never missed), others and random ones anything."""
+        mean, covariance = self._known(rows)
+        own = jnp.diagonal(covariance)
+        variance = jnp.where(own > (jnp.finfo(own.dtype).eps * mean) ** 2, own, 1.0)
+        turn = before + jnp.cumsum(~random) - 1
+        each = lambda key, at_random, i: self._start(key, at_random, i, mean, covariance, variance)
+        return jax.vmap(each)(keys, random, turn)
+
+    def _known(self, rows) -> tuple[Array, Array]:
+        """(means, covariance), with means in place of what is missing."""
         if isinstance(rows, Covariance):
-            _, mean, covariance = (a[0] for a in rows)
-            own = jnp.diagonal(covariance)
-            variance = jnp.where(own > (jnp.finfo(own.dtype).eps * mean) ** 2, own, 1.0)
-        else:
-            mean, variance, filled = column_moments(rows)
-            covariance = jnp.cov(filled, rowvar=False, bias=True)
-        k, d = self.n_latents, len(mean)
-        unit = jnp.ones(d, mean.dtype) if self.isotropic else jnp.sqrt(variance)
-        eye = jnp.eye(k + 1, dtype=mean.dtype)
-        drawn = jr.normal(key, (k, d), mean.dtype) * jnp.sqrt(variance / k)
+            return rows.mean[0], rows.covariance[0]
+        mean, _, filled = column_moments(rows)
+        return mean, jnp.cov(filled, rowvar=False, bias=True)
+
+    def _start(self, key, random, i, mean, covariance, variance):
+        k, d, dtype = self.n_latents, len(mean), mean.dtype
+        eye = jnp.eye(k + 1, dtype=dtype)
         if not self.closed_form:
+            drawn = jr.normal(key, (k, d), dtype) * jnp.sqrt(variance / k)
             return FactorParams(mean, drawn, self._at_least(variance / 2, variance), variance, eye)
-        scaled = covariance / (unit[:, None] * unit)
+        one, drawn = jnp.full(d, variance.mean()), variance * jnp.exp(-jr.exponential(key, (d,), dtype))
+        unit = one if self.isotropic else jnp.where(random | (i > 1), drawn, jnp.where(i == 1, one, variance))
+        root = jnp.sqrt(unit)
+        scaled = covariance / (root[:, None] * root)
         values, vectors = jnp.linalg.eigh(scaled) if self.isotropic else leading(key, scaled, k)
-        noise = (jnp.trace(scaled) - values[-k:].sum()) / (d - k)
-        principal = (vectors[:, -k:] * jnp.sqrt(jnp.maximum(values[-k:] - noise, 0.0))).T * unit
-        principal = principal[::-1]
-        noise = jnp.broadcast_to(noise, (d,)) if self.isotropic else noise * variance
-        return FactorParams(mean, jnp.where(random, drawn, principal), self._at_least(noise, variance), variance, eye)
+        noise = jnp.maximum((jnp.trace(scaled) - values[-k:].sum()) / (d - k), 0.0)
+        w = (vectors[:, -k:] * jnp.sqrt(jnp.maximum(values[-k:] - noise, 0.0))).T[::-1] * root
+        if self.isotropic:
+            w = jnp.where(random | (i > 0), jr.normal(key, (k, d), dtype) * jnp.sqrt(variance / k), w)
+        return FactorParams(mean, w, self._at_least(noise * unit, variance), variance, eye)
 
     def _at_least(self, noise, variance):
         return jnp.maximum(noise, self.floor * (variance.mean() if self.isotropic else variance))
@@ -248,9 +264,20 @@ class LinearGaussian(AbstractEM):
         low = np.asarray(params.noise) <= 2 * self.floor * (variance.mean() if self.isotropic else variance)
         if not low.any():
             return []
-        columns = ", ".join(map(str, np.flatnonzero(low)[:5])) + (", ..." if low.sum() > 5 else "")
+        columns = listed(np.flatnonzero(low))
         why = f"The noise of {int(low.sum())} columns fell to its floor (Heywood case; columns {columns})"
         return [(1, f"{why}: they are explained exactly. Use fewer latents, or leave out columns that do not vary.")]
+
+    def uninformed(self, params, statistics):
+        few = np.flatnonzero(np.asarray(statistics.count) <= self.n_latents)
+        if not len(few):
+            return []
+        return [
+            (
+                1,
+                f"Columns {listed(few)} hold no more values than there are latents: their components are not determined.",
+            )
+        ]
 
     def log_prob(self, params, rows):
         return self._posterior(params, rows)[0]

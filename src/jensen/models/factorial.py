@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jax.scipy.linalg import cho_solve
+from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array
 
-from ..errors import DataError, OptionError, check_count, explain
-from .chains import expected, lengths_of, log_partition, normalised, safe_log
+from ..errors import OptionError, check_count, explain
+from .chains import expected, lengths_of, log_partition, normalised, safe_log, unseen
 from .components import CHUNK
 from .em import AbstractEM, column_moments
 from .gaussian_components import LOG_2PI
@@ -39,8 +39,8 @@ class FactorialHMM(AbstractEM):
                 A bound on the log-likelihood is then what rises; the sweeps start anew at each iteration.
     Arguments:  n_chains: M.   n_states: K of each.   n_sweeps: over the chains, in a structured E-step.
                 floor: least variance, as a share of the column's.
-    Data:       as `HiddenMarkov`, but complete up to the end of each sequence.
-    Cost:       exact T M K^(M + 1); structured n_sweeps T M K^2.
+    Data:       as `HiddenMarkov`: what is missing is integrated out.
+    Cost:       exact T M K^(M + 1); structured n_sweeps T M K^2; with missing values d^3 a step more.
     Raises:     OptionError for an exact E-step with more than 4,096 joint states.
     Reference:  Ghahramani and Jordan (1997), eqs. 12 to 15 and appendix.  [ghahramani1997factorial]
     """
@@ -50,6 +50,7 @@ class FactorialHMM(AbstractEM):
     inference: str = eqx.field(static=True, default="exact")
     n_sweeps: int = eqx.field(static=True, default=10)
     floor: float = eqx.field(static=True, default=1e-6)
+    missing: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         for name in ("n_chains", "n_states", "n_sweeps"):
@@ -80,12 +81,10 @@ class FactorialHMM(AbstractEM):
 
     def bound_to(self, rows: np.ndarray) -> "FactorialHMM":
         gone = np.isnan(rows)
-        ended = _ended(gone)
-        if (gone & ~ended[..., None]).any():
-            where = np.argwhere(gone & ~ended[..., None])[0].tolist()
-            wrong, because = f"a value is missing, at {where}", "the chains are coupled by what is observed"
-            raise DataError(explain("a factorial HMM", wrong, because, "HiddenMarkov, or imputed values"))
-        return self
+        return self._with_missing(bool((gone & ~_ended(gone)[..., None]).any()))
+
+    def _with_missing(self, missing: bool = True) -> "FactorialHMM":
+        return FactorialHMM(self.n_chains, self.n_states, self.inference, self.n_sweeps, self.floor, missing)
 
     def chunk(self, shape):
         return max(1, CHUNK // shape[1] // max(1, self.n_states**self.n_chains // 64 if self._exact else 1))
@@ -108,22 +107,42 @@ class FactorialHMM(AbstractEM):
 
     # ---- E-step -----------------------------------------------------------------------------------------------
     def e_step(self, params, rows, weights):
-        log_z, (first, moves, single, pairs) = self._chains(params, rows)
-        _, there = _there(rows)
-        x = jnp.where(there[..., None], rows, 0.0)
+        log_z, (first, moves, single, pairs) = self._chains(params, rows, lengths_of(rows)[0])
+        there = lengths_of(rows)[1] if self.missing else _there(rows)
         m, k, d = params.means.shape
         shared = weights[:, None] * there
-        flat = (single * shared[..., None, None]).reshape(-1, m * k)
+        single = single.reshape(*there.shape, m * k)
         counts = jnp.einsum("n,nmk->mk", weights, first), jnp.einsum("n,nmij->mij", weights, moves)
-        cross = flat.T @ x.reshape(-1, d)
         both = jnp.einsum("nt,ntab->ab", shared, pairs)
-        second = jnp.einsum("nt,nti,ntj->ij", shared, x, x)
-        return weights @ log_z, (counts, cross, both, second, shared.sum())
+        if not self.missing:
+            x = jnp.where(there[..., None], rows, 0.0)
+            cross = (single * shared[..., None]).reshape(-1, m * k).T @ x.reshape(-1, d)
+            second = jnp.einsum("nt,nti,ntj->ij", shared, x, x)
+            return weights @ log_z, (counts, cross, both, second, shared.sum())
+        # x given what is seen of it and the states: G x + (I - G) W's, and Cov = C - G C
+        w = params.means.reshape(m * k, d)
+        seen, gain, rest = self._regression(params, rows)
+        own = jnp.einsum("ntij,ntab,bj->ntai", rest, pairs, w)  # E[s_a (I - G) W's]
+        cross = jnp.einsum("nt,ntai->ai", shared, single[..., None] * seen[..., None, :] + own)
+        mean = jnp.einsum("ntij,nta,aj->nti", rest, single, w)
+        quad = jnp.einsum("ntij,aj,ntab,bk,ntlk->ntil", rest, w, pairs, w, rest)
+        mixed = seen[..., :, None] * mean[..., None, :]
+        left = params.covariance - gain @ params.covariance
+        each = seen[..., :, None] * seen[..., None, :] + mixed + jnp.swapaxes(mixed, -1, -2) + quad + left
+        return weights @ log_z, (counts, cross, both, jnp.einsum("nt,ntij->ij", shared, each), shared.sum())
 
-    def _chains(self, params, rows):
+    def _regression(self, params, rows) -> tuple[Array, Array, Array]:
+        """(G x, G, I - G): E[x | what is seen, states] = G x + (I - G) W's, over any leading axes."""
+        mask = ~jnp.isnan(rows)
+        _, precision = _observed(params.covariance, mask)
+        gain = params.covariance @ precision
+        seen = jnp.where(mask, rows, 0.0)
+        return jnp.einsum("...ij,...j->...i", gain, seen), gain, jnp.eye(rows.shape[-1], dtype=rows.dtype) - gain
+
+    def _chains(self, params, rows, lengths):
         """(log Z or the bound (n,), (first states, transitions, E[s] (n, T, M, K), E[s s'] (n, T, M K, M K)))."""
         one = self._exact_one if self._exact else self._structured_one
-        return jax.vmap(lambda x, length: one(params, jnp.nan_to_num(x), length))(rows, lengths_of(rows)[0])
+        return jax.vmap(lambda x, length: one(params, x, length))(rows, lengths)
 
     def _logs(self, params):
         return safe_log(params.initial), safe_log(params.transitions)
@@ -134,15 +153,24 @@ class FactorialHMM(AbstractEM):
         joint = np.array(list(itertools.product(range(k), repeat=self.n_chains)))
         return jnp.asarray(np.eye(k)[joint].reshape(len(joint), -1), dtype)
 
+    def _white(self, params, x) -> tuple[Array, Array, Array]:
+        """(x with 0 where NaN, L^-1 of what is seen of each step (T or 1, d, d), log |2 pi C| of it (T or 1,))."""
+        mask = ~jnp.isnan(x) if self.missing else jnp.ones((1, x.shape[1]), bool)
+        inverse, _ = _observed(params.covariance, mask)
+        inverse = inverse * mask[:, :, None]  # 0 where nothing is seen: no distance
+        log_det = -2 * jnp.log(jnp.where(mask, jnp.diagonal(inverse, axis1=1, axis2=2), 1.0)).sum(1)
+        return jnp.nan_to_num(x), inverse, log_det + mask.sum(1) * LOG_2PI
+
     def _log_b(self, params, x):
-        """(T, K, ..., K): log N(x_t; sum of means, covariance)."""
-        hot = self._indicators(x.dtype)
-        means = hot @ params.means.reshape(-1, x.shape[1])
-        cholesky = jnp.linalg.cholesky(params.covariance)
-        white = lambda a: jax.scipy.linalg.solve_triangular(cholesky, a.T, lower=True).T
-        quad = ((white(x)[:, None] - white(means)) ** 2).sum(-1)
-        log_det = 2 * jnp.log(jnp.diagonal(cholesky)).sum()
-        log_b = -0.5 * (quad + log_det + x.shape[1] * LOG_2PI)
+        """(T, K, ..., K): log N(x_t; sum of means, covariance) of what is seen."""
+        means = self._indicators(x.dtype) @ params.means.reshape(-1, x.shape[1])
+        x, inverse, log_det = self._white(params, x)
+        white = lambda a: a @ inverse.swapaxes(1, 2) if self.missing else (a @ inverse[0].T)[None]
+        if self.missing:
+            diff = white(x[:, None] - means)
+        else:
+            diff = white(x)[0][:, None] - white(means)
+        log_b = -0.5 * ((diff**2).sum(-1) + log_det[:, None])
         return log_b.reshape(len(x), *[self.n_states] * self.n_chains)
 
     def _exact_one(self, params, x, length):
@@ -156,13 +184,18 @@ class FactorialHMM(AbstractEM):
     def _structured_one(self, params, x, length):
         initial, transitions = self._logs(params)
         m, k, d = params.means.shape
-        cholesky = jnp.linalg.cholesky(params.covariance)
-        precise = cho_solve((cholesky, True), params.means.reshape(-1, d).T).T.reshape(m, k, d)  # W C^-1
-        own = jnp.einsum("mkd,mkd->mk", precise, params.means)
+        x, inverse, log_det = self._white(params, x)
+        flat, white = (
+            params.means.reshape(-1, d),
+            inverse.swapaxes(1, 2) @ inverse,
+        )  # C^-1 of what is seen, (T or 1, d, d)
+        precise = (flat @ white).reshape(-1, m, k, d)  # W C^-1
+        own = jnp.einsum("tmkd,mkd->tmk", precise, params.means)
+        t = "t" if self.missing else "u"  # the same for all steps where nothing is missing
 
         def field(single, i):
             others = jnp.einsum("tmk,mkd->td", single, params.means) - single[:, i] @ params.means[i]
-            return (x - others) @ precise[i].T - 0.5 * own[i]
+            return jnp.einsum(f"td,{t}kd->tk", x - others, precise[:, i]) - 0.5 * own[:, i]
 
         def chain(i, h):
             log_z, (first, moves, states) = expected(initial[i][None], transitions[i][None], h, length)
@@ -184,12 +217,10 @@ class FactorialHMM(AbstractEM):
             moves.append(counts)
         pairs = _pairs(single)
         there = jnp.arange(len(x)) < length
-        white = cho_solve((cholesky, True), x.T).T
-        gram = params.means.reshape(-1, d) @ precise.reshape(-1, d).T
-        quad = (x * white).sum(1) - 2 * jnp.einsum("tmk,mkd,td->t", single, precise, x)
-        quad = quad + jnp.einsum("tab,ab->t", pairs, gram)
-        log_det = 2 * jnp.log(jnp.diagonal(cholesky)).sum()
-        bound = sum(entropy) - 0.5 * (there * (quad + log_det + d * LOG_2PI)).sum()
+        gram = flat @ white @ flat.T
+        quad = jnp.einsum(f"td,{t}de,te->t", x, white, x) - 2 * jnp.einsum(f"tmk,{t}mkd,td->t", single, precise, x)
+        quad = quad + jnp.einsum(f"tab,{t}ab->t", pairs, gram)
+        bound = sum(entropy) - 0.5 * (there * (quad + log_det)).sum()
         return bound, (jnp.stack(first), jnp.stack(moves), single, pairs)
 
     # ---- M-step -----------------------------------------------------------------------------------------------
@@ -224,17 +255,33 @@ class FactorialHMM(AbstractEM):
             return []
         return [(2, "The noise fell to its floor: the chains explain a direction exactly. Use fewer chains or states.")]
 
+    def uninformed(self, params, statistics):
+        (first, moves), *_ = statistics
+        each = [unseen(f, m, False, f" of chain {i}") for i, (f, m) in enumerate(zip(first, moves, strict=True))]
+        return [found for chain in each for found in chain]
+
     def log_prob(self, params, rows):
         """log p of each sequence; of a structured E-step the bound on it."""
+        lengths = lengths_of(rows)[0]
         if not self._exact:
-            return self._chains(params, rows)[0]
-        one = lambda x, length: log_partition(*self._logs(params), self._log_b(params, jnp.nan_to_num(x)), length)
-        return jax.vmap(one)(rows, lengths_of(rows)[0])
+            return self._chains(params, rows, lengths)[0]
+        one = lambda x, length: log_partition(*self._logs(params), self._log_b(params, x), length)
+        return jax.vmap(one)(rows, lengths)
 
-    def posterior(self, params, rows):
-        """P(s_t^m | x), or its approximation: (n, T, M, K); 0 after the end of a sequence."""
-        _, there = _there(rows)
-        return self._chains(params, rows)[1][2] * there[..., None, None]
+    def posterior(self, params, rows, lengths=None):
+        """P(s_t^m | x), or its approximation: (n, T, M, K); 0 after the end of a sequence. lengths: steps of each; None:
+        up to the last that holds a value."""
+        model = self if lengths is None else self._with_missing()  # steps before a given end may hold nothing
+        lengths = lengths_of(rows)[0] if lengths is None else lengths
+        there = jnp.arange(rows.shape[1]) < lengths[:, None]
+        return model._chains(params, rows, lengths)[1][2] * there[..., None, None]
+
+    def imputed(self, params, rows, lengths=None):
+        """E[x_t | the whole sequence] where it is NaN, NaN after the end of a sequence. lengths: as of `posterior`."""
+        states = self.posterior(params, rows, lengths)
+        seen, _, rest = self._regression(params, rows)
+        mean = seen + jnp.einsum("ntij,ntmk,mkj->nti", rest, states, params.means)
+        return jnp.where(jnp.isnan(rows) & (states.sum((-1, -2)) > 0)[..., None], mean, rows)
 
     def sample(self, params, key, n):
         """One sequence of n steps: (rows (n, d), states (n, M))."""
@@ -268,9 +315,18 @@ def _floored(covariance: Array, variance: Array, floor: float) -> Array:
     return (vectors * jnp.maximum(values, floor)) @ vectors.T * (unit[:, None] * unit)
 
 
-def _there(rows: Array) -> tuple[Array, Array]:
-    lengths, _ = lengths_of(rows)
-    return lengths, jnp.arange(rows.shape[1]) < lengths[:, None]
+def _there(rows: Array) -> Array:
+    return jnp.arange(rows.shape[1]) < lengths_of(rows)[0][:, None]
+
+
+def _observed(covariance: Array, mask: Array) -> tuple[Array, Array]:
+    """(L^-1, C_oo^-1 with 0 elsewhere), L L' = C where both are seen and the identity elsewhere; over leading axes."""
+    seen = mask.astype(covariance.dtype)
+    both = seen[..., :, None] * seen[..., None, :]
+    eye = jnp.eye(len(covariance), dtype=covariance.dtype)
+    cholesky = jnp.linalg.cholesky(covariance * both + eye * (1 - both))
+    inverse = solve_triangular(cholesky, jnp.broadcast_to(eye, cholesky.shape), lower=True)
+    return inverse, (jnp.swapaxes(inverse, -1, -2) @ inverse) * both
 
 
 def _ended(gone: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from ..errors import OptionError, explain
 from ..tree import replaced
 from .components import CHUNK, AbstractComponents
-from .em import Moments, column_moments, observed
+from .em import HARDLY, Moments, column_moments, observed
 
 KINDS = "full", "tied", "diag", "spherical", "low-rank"
 LOG_2PI = math.log(2 * math.pi)
@@ -88,6 +88,11 @@ class Gaussians(AbstractComponents):
         return "the ridge is added to variances after the M-step" if self.ridge else ""
 
     @property
+    def several_optima(self) -> bool:
+        """Correlations of columns that are rarely seen together may have two."""
+        return self.missing and self._dense
+
+    @property
     def _dense(self) -> bool:
         return self.covariance in ("full", "tied", "low-rank")
 
@@ -113,6 +118,9 @@ class Gaussians(AbstractComponents):
             params = params._replace(covariances=full.astype(rows.dtype))
         elif self.covariance == "spherical":
             params = params._replace(covariances=jnp.full_like(means, variance.mean()))
+        if self.missing and self._dense:  # means in place of what is missing would have no correlation: a saddle
+            drawn = filled + jr.normal(key, filled.shape, filled.dtype) * jnp.sqrt(variance)
+            filled = jnp.where(jnp.isnan(rows), drawn, filled)
         second = _scatter(filled, means, shares, self._dense)
         first = jnp.einsum("nk,nd->kd", shares, filled) - shares.sum(0)[:, None] * means
         out = self.m_step(params, Moments(shares.sum(0), first, second))
@@ -139,7 +147,8 @@ class Gaussians(AbstractComponents):
         if not self._dense:  # E[x - mu]: 0 where not seen, with the variance left
             diff, seen = known
             second = jnp.einsum("nk,nkd->kd", shares, diff**2) + params.covariances * (shares.T @ (1 - seen))
-            return Moments(weight, jnp.einsum("nk,nkd->kd", shares, diff), second)
+            there = shares.T @ seen if self.missing else None
+            return Moments(weight, jnp.einsum("nk,nkd->kd", shares, diff), second, there)
         covariances = jnp.broadcast_to(params.covariances, (len(params.means), *params.covariances.shape[1:]))
         if not self.missing:  # sums of whitened rows, then L . L': accurate however far apart the components are
             cholesky, _ = _factors(covariances)
@@ -150,7 +159,8 @@ class Gaussians(AbstractComponents):
         first, second = jax.lax.map(lambda a: _sums(*a), (expected, shares.T))
         left = jnp.einsum("nk,knij->kij", shares, inverse)  # Cov[x | observed] = Sigma - Sigma M Sigma
         second = second + weight[:, None, None] * covariances - covariances @ left @ covariances
-        return Moments(weight, first, second)
+        there = (~jnp.isnan(rows)).astype(rows.dtype)
+        return Moments(weight, first, second, jax.lax.map(lambda share: _sums(there, share)[1], shares.T))
 
     # ---- M-step -----------------------------------------------------------------------------------------------
     def m_step(self, params, statistics):
@@ -271,6 +281,37 @@ class Gaussians(AbstractComponents):
             times = int(params.repaired[k])
             out.append((1, f"Component {k} lost its rows or became singular, and was repaired {times} times."))
         return out
+
+    def seen(self, statistics):
+        there = statistics.seen
+        if there is None:
+            return jnp.broadcast_to(statistics.weight[:, None], statistics.first.shape)
+        return there if there.ndim == 2 else jnp.diagonal(there, axis1=1, axis2=2)
+
+    @property
+    def has_prior(self) -> bool:
+        return self.prior is not None
+
+    def uninformed(self, statistics, what):
+        out, there = super().uninformed(statistics, what), statistics.seen
+        if there is None or there.ndim == 2 or self.covariance == "low-rank":
+            return out
+        tied = self.covariance == "tied"
+        pairs = np.asarray(there, np.float64).sum(0, keepdims=True) if tied else np.asarray(there, np.float64)
+        for k, together in enumerate(pairs):
+            alone = np.diagonal(together)
+            lost = (together < HARDLY) & (alone[:, None] >= HARDLY) & (alone >= HARDLY)
+            if lost.any():
+                i, j = np.argwhere(lost)[0]
+                more = f" (and {int(lost.sum()) // 2 - 1} other pairs)" if lost.sum() > 2 else ""
+                who = "No row" if tied else f"No row of {what.lower()} {k}"
+                why = f"{who} has values in both columns {i} and {j}{more}: their covariance is not learned from data"
+                out.append((int(not self.has_prior), f"{why}."))
+        return out
+
+    def filled(self, params, rows, shares):
+        mean = jnp.einsum("nk,knd->nd", shares, self.imputed(params, rows))
+        return jnp.where(jnp.isnan(rows), mean, rows)
 
     def sample(self, params, key, which):
         noise = jr.normal(key, (len(which), params.means.shape[1]), params.means.dtype)

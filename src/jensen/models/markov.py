@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from ..errors import OptionError, check_count, explain
 from ..tree import replaced
-from .chains import expected, lengths_of, log_partition, normalised, safe_log, viterbi
+from .chains import expected, lengths_of, log_partition, normalised, safe_log, unseen, viterbi
 from .components import CHUNK, AbstractComponents, Bernoulli, Categorical, Poisson
 from .em import AbstractEM
 from .gaussian_components import Gaussians
@@ -68,7 +68,7 @@ class HiddenMarkov(AbstractEM):
 
     @property
     def several_optima(self) -> bool:
-        return self.n_states > 1
+        return self.n_states > 1 or self.components.several_optima
 
     @property
     def may_fall(self) -> str:
@@ -135,27 +135,35 @@ class HiddenMarkov(AbstractEM):
         return (k - 1) * (k + 1) + self.components.n_parameters(params.components)
 
     def faults(self, params):
-        transitions = np.asarray(params.transitions, np.float64)
-        weights = np.full(self.n_states, 1 / self.n_states)
-        out = self.components.faults(params.components, weights)
-        into = transitions.sum(0) - np.diag(transitions) + np.asarray(params.initial)
-        return out + [(1, f"State {k} is never entered: use fewer states.") for k in np.flatnonzero(into < 1e-9)]
+        return self.components.faults(params.components, np.full(self.n_states, 1 / self.n_states))
+
+    def uninformed(self, params, statistics):
+        counts, rest = statistics
+        return unseen(*counts, self.pseudo > 0) + self.components.uninformed(rest, "State")
 
     def log_prob(self, params, rows) -> Float[Array, " n"]:
         log_b, lengths, *_ = self._log_b(params, rows)
         return jax.vmap(log_partition, in_axes=(None, None, 0, 0))(*self._logs(params), log_b, lengths)
 
-    def posterior(self, params, rows) -> Float[Array, "n T K"]:
-        """P(s_t | x): 0 after the end of a sequence."""
-        log_b, lengths, *_ = self._log_b(params, rows)
+    def posterior(self, params, rows, lengths=None) -> Float[Array, "n T K"]:
+        """P(s_t | x): 0 after the end of a sequence. lengths: steps of each; None: up to the last that holds a value."""
+        log_b, known, *_ = self._log_b(params, rows)
         over = jax.vmap(expected, in_axes=(None, None, 0, 0))
-        return over(*self._logs(params), log_b, lengths)[1][2]
+        return over(*self._logs(params), log_b, known if lengths is None else lengths)[1][2]
 
-    def viterbi(self, params, rows) -> Int[Array, "n T"]:
-        """The most probable path of each sequence; -1 after its end."""
-        log_b, lengths, *_ = self._log_b(params, rows)
+    def viterbi(self, params, rows, lengths=None) -> Int[Array, "n T"]:
+        """The most probable path of each sequence; -1 after its end. lengths: as of `posterior`."""
+        log_b, known, *_ = self._log_b(params, rows)
         initial, transitions = self._logs(params)
-        return jax.vmap(viterbi, in_axes=(None, None, 0, 0))(initial[0], transitions[0], log_b, lengths)
+        over = jax.vmap(viterbi, in_axes=(None, None, 0, 0))
+        return over(initial[0], transitions[0], log_b, known if lengths is None else lengths)
+
+    def imputed(self, params, rows, lengths=None) -> Float[Array, "n T d"]:
+        """E[x_t | the whole sequence] where it is NaN (of categories the most probable); what is seen stays, and NaN after
+        the end of a sequence. lengths: as of `posterior`."""
+        shares = self.posterior(params, rows, lengths)
+        filled = self.components.filled(params.components, *(a.reshape(-1, a.shape[-1]) for a in (rows, shares)))
+        return jnp.where(shares.sum(-1, keepdims=True) > 0, filled.reshape(rows.shape), jnp.nan)
 
     def sample(self, params, key, n):
         """One sequence of n steps: (rows (n, d), states (n,))."""

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from ..errors import OptionError, check_count, explain
 from ..tree import replaced
 from .components import AbstractComponents, Bernoulli
-from .em import AbstractEM, column_moments
+from .em import HARDLY, AbstractEM, column_moments
 from .gaussian_components import ConjugatePrior, Gaussians
 
 LLOYD = 20  # k-means iterations of a start
@@ -57,7 +57,7 @@ class Mixture(AbstractEM):
 
     @property
     def several_optima(self) -> bool:
-        return self.n_components > 1
+        return self.n_components > 1 or self.components.several_optima
 
     @property
     def may_fall(self) -> str:
@@ -109,9 +109,13 @@ class Mixture(AbstractEM):
 
     def faults(self, params):
         weights = np.asarray(params.weights, np.float64)
-        out = self.components.faults(params.components, weights)
-        empty = np.flatnonzero(weights < 1e-9)
-        return out + [(1, f"Component {k} holds no rows: use fewer components.") for k in empty]
+        return self.components.faults(params.components, weights)
+
+    def uninformed(self, params, statistics):
+        counts, rest = statistics
+        empty = np.flatnonzero(np.asarray(counts) < HARDLY)
+        out = [(1, f"Component {k} holds no rows: nothing of it is learned. Use fewer components.") for k in empty]
+        return out + self.components.uninformed(rest, "Component")
 
     def log_prob(self, params, rows):
         return logsumexp(self._joint(params, rows)[0], axis=1)
@@ -127,12 +131,7 @@ class Mixture(AbstractEM):
 
     def imputed(self, params, rows) -> Float[Array, "n d"]:
         """E[x | what is seen of it]; what is seen stays."""
-        shares = self.posterior(params, rows)
-        if isinstance(self.components, Gaussians):
-            filled = jnp.einsum("nk,knd->nd", shares, self.components.imputed(params.components, rows))
-        else:
-            filled = shares @ self.components.mean(params.components)
-        return jnp.where(jnp.isnan(rows), filled, rows)
+        return self.components.filled(params.components, rows, self.posterior(params, rows))
 
 
 def GaussianMixture(

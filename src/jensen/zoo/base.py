@@ -80,6 +80,7 @@ class AbstractLatentModel(AbstractScaledModel):
         Raises: DataError, OptionError and IncompatibleComposition, the first two of which are ValueErrors.
         """
         self._check_options()
+        self._ignored(X, y)
         given, X = X, self._rows(X, reset=True)
         self.likelihood_ = chosen_law(self.likelihood, X)
         self._check_support(X)

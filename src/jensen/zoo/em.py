@@ -18,10 +18,11 @@ class AbstractEMModel(AbstractTableModel):
     """A model fitted by `jensen.em`. A concrete class writes `__init__`, with the options below, `_model`, `_publish`.
 
     Arguments of all:
-        n_init: starts run at once, half of them from k-means, the best kept.   max_iter: iterations.
+        n_init: starts run at once, half of them from k-means, the best kept; None: as many as `jensen.em` finds needed.
+        max_iter: iterations.
         tol: nats a row: ends when no more than this is left to gain, by Aitken's extrapolation (not scikit-learn's gain
             of the last iteration).   batch_size: None, or rows a batch of stochastic EM.
-        random_state: seed or `RandomState`.
+        random_state: seed or `RandomState`.   progress: a progress bar; None: only at a terminal.
     Attributes: fit_: the `EMFit`.   verdict_, reasons_.   n_iter_, converged_, lower_bound_ (nats a row), n_features_in_.
     """
 
@@ -30,10 +31,11 @@ class AbstractEMModel(AbstractTableModel):
     missing: ClassVar[bool] = True  # may values be NaN?
 
     n_features_in_: int
-    n_init: int
+    n_init: int | None
     max_iter: int
     tol: float
     batch_size: int | None
+    progress: bool | None
 
     @abc.abstractmethod
     def _model(self) -> AbstractEM:
@@ -45,23 +47,19 @@ class AbstractEMModel(AbstractTableModel):
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Fits the rows of X, shape (n, d), NaN where missing; y is ignored. Raises DataError, OptionError."""
-        for name in (*self.counts, "n_init", "max_iter"):
-            check_count(name, getattr(self, name), self._name)
+        self._check_counts()
+        self._ignored(X, y)
         return self._fitted(self._rows(X, reset=True))
 
-    def _fitted(self, rows: Any) -> Self:
+    def _check_counts(self) -> None:
+        for name in (*self.counts, "max_iter", *(() if self.n_init is None else ("n_init",))):
+            check_count(name, getattr(self, name), self._name)
+
+    def _fitted(self, rows: np.ndarray) -> Self:
         model = self._model()
-        starts = self.n_init if model.several_optima else None
-        found = em(
-            model,
-            rows,
-            n_starts=starts,
-            n_iter=self.max_iter,
-            tol=self.tol,
-            batch_size=self.batch_size,
-            seed=self._drawn_seed(),
-        )
-        return self._take(found)
+        starts = self.n_init if model.bound_to(rows).several_optima else None
+        options: Any = {"tol": self.tol, "batch_size": self.batch_size, "progress": self.progress}
+        return self._take(em(model, rows, n_starts=starts, n_iter=self.max_iter, seed=self._drawn_seed(), **options))
 
     def _take(self, found: EMFit) -> Self:
         self.fit_, self.verdict_, self.reasons_ = found, found.verdict, found.reasons
@@ -116,5 +114,18 @@ def bare_fit(model: AbstractEM, params: Any) -> EMFit:
     why = ["The parameters were fitted elsewhere: nothing is known of the iterations."]
     nan, one = float("nan"), np.array([float("nan")])
     return EMFit(
-        model, params, nan, nan, one[:0], 0, True, one, Verdict.DOUBTFUL, why, model.n_parameters(params), 1.0, 0.0
+        model,
+        params,
+        nan,
+        nan,
+        one[:0],
+        0,
+        True,
+        one,
+        Verdict.DOUBTFUL,
+        why,
+        model.n_parameters(params),
+        1.0,
+        0.0,
+        "converged",
     )

@@ -62,6 +62,7 @@ class AbstractEnergyModel(AbstractScaledModel):
     def fit(self, X: Any, y: Any = None) -> Self:
         """Trains on the rows of X, shape (n, d); y is ignored.  Raises: DataError, OptionError (ValueErrors)."""
         self._check_options()
+        self._ignored(X, y)
         given, X = X, self._rows(X, reset=True)
         self.visible_ = chosen_law(self.visible, X)
         self._start_scaling(X, self.visible_ == "gaussian")

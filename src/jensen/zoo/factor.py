@@ -74,8 +74,9 @@ class FactorAnalysis(AbstractFactorModel):
     rotation: str | None
 
     def __init__(
-        self, n_components: int = 2, *, rotation: str | None = None, n_init: int = 1, max_iter: int = 1000,
-        tol: float = 1e-6, batch_size: int | None = None, random_state: int | np.random.RandomState | None = None,
+        self, n_components: int = 2, *, rotation: str | None = None, n_init: int | None = None, max_iter: int = 1000,
+        tol: float = 1e-6, batch_size: int | None = None,
+        random_state: int | np.random.RandomState | None = None, progress: bool | None = None,
     ):  # fmt: skip
         self._keep(locals())
 
@@ -122,8 +123,9 @@ class ProbabilisticPCA(AbstractFactorModel):
     closed_form: bool
 
     def __init__(
-        self, n_components: int = 2, *, closed_form: bool = True, n_init: int = 1, max_iter: int = 1000,
-        tol: float = 1e-6, batch_size: int | None = None, random_state: int | np.random.RandomState | None = None,
+        self, n_components: int = 2, *, closed_form: bool = True, n_init: int | None = None, max_iter: int = 1000,
+        tol: float = 1e-6, batch_size: int | None = None,
+        random_state: int | np.random.RandomState | None = None, progress: bool | None = None,
     ):  # fmt: skip
         self._keep(locals())
 

@@ -28,7 +28,7 @@ class AbstractMixtureModel(AbstractEMModel):
 
     def fit_predict(self, X: Any, y: Any = None) -> Int[np.ndarray, " n"]:
         """The most probable component of each of the rows fitted."""
-        return self.fit(X).predict(X)
+        return self.fit(X, y).predict(X)
 
     def sample(self, n_samples: int = 1) -> tuple[Float[np.ndarray, "n d"], Int[np.ndarray, " n"]]:
         """(rows, their components) drawn from the mixture; the same ones at each call if `random_state` is a number."""
@@ -55,8 +55,9 @@ class GaussianMixture(AbstractMixtureModel):
 
     def __init__(
         self, n_components: int = 1, *, covariance_type: str = "full", ridge: float = 1e-6,
-        prior: ConjugatePrior | None = None, n_init: int = 4, max_iter: int = 1000, tol: float = 1e-6,
-        batch_size: int | None = None, random_state: int | np.random.RandomState | None = None,
+        prior: ConjugatePrior | None = None, n_init: int | None = None, max_iter: int = 1000, tol: float = 1e-6,
+        batch_size: int | None = None,
+        random_state: int | np.random.RandomState | None = None, progress: bool | None = None,
     ):  # fmt: skip
         self._keep(locals())
 
@@ -117,8 +118,9 @@ class BernoulliMixture(AbstractMixtureModel):
     pseudo: float
 
     def __init__(
-        self, n_components: int = 1, *, pseudo: float = 0.0, n_init: int = 4, max_iter: int = 1000, tol: float = 1e-6,
-        batch_size: int | None = None, random_state: int | np.random.RandomState | None = None,
+        self, n_components: int = 1, *, pseudo: float = 0.0, n_init: int | None = None, max_iter: int = 1000,
+        tol: float = 1e-6, batch_size: int | None = None,
+        random_state: int | np.random.RandomState | None = None, progress: bool | None = None,
     ):  # fmt: skip
         self._keep(locals())
 
@@ -143,8 +145,9 @@ class MixtureOfPPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, AbstractM
     least_features: ClassVar[int] = 2
 
     def __init__(
-        self, n_components: int = 1, n_latents: int = 1, *, ridge: float = 1e-6, n_init: int = 4, max_iter: int = 1000,
-        tol: float = 1e-6, batch_size: int | None = None, random_state: int | np.random.RandomState | None = None,
+        self, n_components: int = 1, n_latents: int = 1, *, ridge: float = 1e-6, n_init: int | None = None,
+        max_iter: int = 1000, tol: float = 1e-6, batch_size: int | None = None,
+        random_state: int | np.random.RandomState | None = None, progress: bool | None = None,
     ):  # fmt: skip
         self._keep(locals())
 

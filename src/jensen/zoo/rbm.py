@@ -64,6 +64,7 @@ class RBM(AbstractEnergyModel):
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """One pass over these rows, going on from the weights and persistent chains that there are. Scaling and the kind
         of visible units stay those of the first call."""
+        self._ignored(X, y)
         if not hasattr(self, "fit_"):
             n_iter, self.n_iter = self.n_iter, 1
             try:

@@ -36,8 +36,18 @@ class AbstractTableModel(DensityMixin, BaseEstimator):
         """The same at each call if `random_state` is a number."""
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
+    def _ignored(self, X: Any, y: Any) -> None:
+        """Raises: DataError for a second argument that is no target: one value for each row, or None."""
+        n = None if y is None else np.shape(y)[0] if np.ndim(y) else 0
+        if n is not None and n != np.shape(X)[0]:
+            asked = f"`{self._name}` on {np.shape(X)[0]} rows with a second argument"
+            wrong = f"it is {'one value' if not n else f'of length {n}'}, and no target `y` of these rows"
+            because = "the second place is scikit-learn's `y`, one value a row, which is ignored here"
+            raise DataError(explain(asked, wrong, because, "other arguments by their name, or y=None"))
+
     def score(self, X: Any, y: Any = None) -> float:
         """Mean of `score_samples`, nats a row; larger is better."""
+        self._ignored(X, y)
         return float(np.mean(self.score_samples(X), dtype=np.float64))  # type: ignore[attr-defined]
 
 
