@@ -65,13 +65,14 @@ def _rounding(value: Array) -> Array:
 
 
 def settled(tol: Array | float, new: Array, old: Array, older: Array, past: Array) -> Bool[Array, ""]:
-    """What is left to gain, by Aitken's extrapolation of the last two gains, is below tol; or `WINDOW` iterations, since
-    `past`, gained no more than rounding (one may do so while there is far to go)."""
+    """What is left to gain, by Aitken's extrapolation of the last two gains, is below tol; or an iteration gained no more
+    than rounding, and where that is coarser than tol, so did `WINDOW` iterations, since `past`: one may with far to go."""
     gain, before = new - old, old - older
     ratio = jnp.clip(gain / jnp.where(before > 0, before, jnp.inf), 0.0, 1 - 1e-6)
     left = gain * ratio / (1 - ratio)
-    usable = jnp.isfinite(before) & (before > 0) & (gain >= 0) & (jnp.abs(gain) > 4 * _rounding(new))
-    still = (jnp.abs(new - past) <= 4 * _rounding(new)) & (jnp.abs(gain) <= 4 * _rounding(new))
+    least = 4 * _rounding(new)
+    usable = jnp.isfinite(before) & (before > 0) & (gain > least)
+    still = (jnp.abs(gain) <= least) & ((least <= tol) | (jnp.abs(new - past) <= least))
     return still | (usable & (left < tol) & (gain < jnp.maximum(tol, 0.1 * before + tol)))
 
 

@@ -138,7 +138,8 @@ def _observed(source: Source, state: Climb, value: np.ndarray, statistics: PyTre
     old, older, past = (history[:, i - back] if i >= back else np.full_like(new, -np.inf) for back in loops.BACK)
     rounding = np.finfo(dtype()).eps * (1 + np.abs(new))
     fall = np.where(np.isfinite(old), (old - new) / (loops.ROUNDING * rounding), 0.0)
-    still = (np.abs(new - old) <= 4 * rounding) & (np.abs(new - past) <= 4 * rounding)
+    least = 4 * rounding
+    still = (np.abs(new - old) <= least) & ((least <= tol) | (np.abs(new - past) <= least))
     values = map(jnp.asarray, (new, old, older, past))
     done = still | np.asarray(jax.vmap(lambda *a: loops.settled(tol, *a))(*values))
     worse = lambda a, b: jnp.where((fall > state.fall).reshape(-1, *[1] * (jnp.ndim(a) - 1)), b, a)
