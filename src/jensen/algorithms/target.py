@@ -6,10 +6,10 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from ..arrays import lifted
 from ..batch import Batch
 from ..compiled import compiled
 from ..facts import Fact
@@ -57,22 +57,6 @@ def _value(program: Program, leaves: tuple[Array, ...], u: Float[Array, "B D"]):
     return jax.vmap(program.log_density(leaves))(u)
 
 
-def in_double(tree: PyTree) -> PyTree:
-    """Inexact arrays in the widest float that is on, the rest as it is."""
-    wide = jnp.result_type(float)
-    return jax.tree.map(lambda a: jnp.asarray(a, wide) if _is_real(a) else a, tree)
-
-
-def in_default(tree: PyTree) -> PyTree:
-    """Arrays in the precision that is now in force."""
-    number = lambda a: eqx.is_array(a) and not jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
-    return jax.tree.map(lambda a: jnp.asarray(np.asarray(a)) if number(a) else a, tree)
-
-
-def _is_real(a: Any) -> bool:
-    return eqx.is_array(a) and jnp.issubdtype(a.dtype, jnp.floating)
-
-
 class Target:
     """log p(u, data) for flat u in R^D and its gradient, on the host, in float64.
 
@@ -86,7 +70,7 @@ class Target:
     def __init__(self, model: AbstractModel, rows: PyTree = None, budget: Budget | None = None):
         self.layout = Layout(model.latents)
         self.dim, self.names = self.layout.size, self.layout.names()
-        self.model, self.batch = in_double(model), Batch(in_double(rows), None)
+        self.model, self.batch = model.lifted(), Batch(lifted(rows), None)
         self.smooth = Fact.DIFFERENTIABLE in model.facts
         arrays, static = eqx.partition(self.model, eqx.is_array)
         leaves, treedef = jax.tree.flatten((arrays, self.batch))

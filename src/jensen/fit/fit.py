@@ -1,5 +1,6 @@
 """`jensen.fit`: any model and data in; a posterior, and a verdict on it, out."""
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from ..algorithms.adam import adam
 from ..algorithms.budget import Budget
 from ..algorithms.descent import Optimiser
 from ..algorithms.gradient_vi import GradientVI
-from ..algorithms.target import in_default
+from ..arrays import in_force, lifted
 from ..data.binarized import DynamicallyBinarized, for_loop
 from ..errors import ModelError, OptionError, check_count, explain
 from ..facts import Fact
@@ -132,16 +133,10 @@ def fit(
     if isinstance(data, DynamicallyBinarized):
         given.append("data drawn anew")
     by_steps = given or asked == "gradient" or algorithm is not None
-    precise, made = model, not isinstance(model, AbstractModel) and not by_steps
-    if made:  # the ladder's precision, so that its arguments keep all their digits
-        with jax.enable_x64(True):
-            precise, rows = as_model(model, data)
-        model = in_default(precise)
-    else:
+    ladder = not isinstance(model, AbstractModel) and not by_steps
+    with jax.enable_x64(True) if ladder else contextlib.nullcontext():  # it is traced in the precision it will run in
         model, rows = as_model(model, data)
-        precise = model
-    raw, divisible = rows, Fact.MINIBATCH in model.facts
-    rows = as_rows(raw, divisible=divisible)
+    rows = as_rows(rows, divisible=Fact.MINIBATCH in model.facts)
     if schedule is not None:
         iterated.check_m_step(schedule, model)
     if model.plated and rows is None:
@@ -160,10 +155,7 @@ def fit(
         if wrong is not None and asked != "auto":
             raise refuse_method(asked, wrong)
     if asked not in BY_STEPS and wrong is None and not given:
-        with jax.enable_x64(True):
-            exact = as_rows(raw, divisible=divisible)
-        out = solve(model, precise, exact, asked or "auto", seed, limit, n_draws, progress)
-        out.rows = rows
+        out = solve(model, rows, asked or "auto", seed, limit, n_draws, progress)
         out.refit, out.seconds = again, time.perf_counter() - began
         return out
     if asked == "flow":
@@ -171,6 +163,7 @@ def fit(
         family, n_steps = chosen_flow, n_steps or FLOW_STEPS
     if limit.finite:
         on_chunk = _within(limit, on_chunk)
+    model, rows = model.lifted(), lifted(rows)
     objective = cast(
         AbstractObjective, defaults.named("objective", objective, defaults.exported(objectives)) or objectives.ELBO()
     )
@@ -190,7 +183,7 @@ def fit(
     )  # fmt: skip
 
     def attempt(family: AbstractFamily) -> Fit:
-        bound = defaults.bind(family, model, rows, seed)
+        bound = in_force(defaults.bind(family, model, rows, seed))
         minibatched = batch_size is not None and rows is not None and batch_size < n_rows(rows)
         if side_by_side is not None:
             return drive(*iterated.made(side_by_side, model, bound, _optimiser(optimizer), n_samples, minibatched), job)
@@ -239,7 +232,7 @@ def _flow(model: AbstractModel, rows: Any, seed: int, limit: Budget, n_draws: in
     obstacle_ = obstacle(model, rows, None)
     if obstacle_ is not None:
         raise refuse_method("flow", obstacle_)
-    base: Any = solve(model, model, rows, "natural-gradient", seed, limit, n_draws, False).family
+    base: Any = solve(model, rows, "natural-gradient", seed, limit, n_draws, False).family
     with jax.enable_x64(True):
         loc, cholesky = jax.device_get((base.layout.unravel(base.loc), base.cholesky()))
     return families.RealNVP(base.layout.shape_tree(), loc=loc, cholesky=cholesky)

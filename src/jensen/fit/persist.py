@@ -3,7 +3,6 @@
 `fit.json` is written last, so a folder that has one is complete; each file is moved into place whole.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from ..arrays import lifted
 from ..diagnostics.verdict import Diagnosis
 from ..errors import CheckpointError, OptionError, explain
 from ..facts import Fact
@@ -51,7 +51,7 @@ def save(fit: Fit, folder: str | Path) -> Path:
     meta = {
         "format": FORMAT,
         "versions": _versions(),
-        "x64": fit.double or bool(jax.config.read("jax_enable_x64")),
+        "x64": fit.double,
         "corrected": fit.corrected,
         "verdict": str(fit.verdict),
         "options": _plain({**fit.options, "plated": bool(fit.plated), "local": local}),
@@ -109,8 +109,8 @@ def load(folder: str | Path, *, model: Any = None, family: Any = None, data: Any
     meta = read_meta(folder)
     if "whole" in meta:
         return _read_whole(folder, meta, {"model": model, "family": family, "data": data})
-    double = bool(meta["x64"]) and not jax.config.read("jax_enable_x64")
-    with jax.enable_x64(True) if double else contextlib.nullcontext():
+    double = bool(meta["x64"])
+    with jax.enable_x64(double):
         return _read(folder, meta, model, family, data, double)
 
 
@@ -266,14 +266,15 @@ def _model(meta: dict[str, Any], reader: Reader, given: Any, data: Any) -> tuple
     code = meta["model"]
     if given is not None:
         model, rows = as_model(given, data)
+        model = model.lifted()
         trained, rest = split_trainable(model)
         model = eqx.combine(reader.fill(trained, "model"), rest)
-        return model, as_rows(rows, divisible=Fact.MINIBATCH in model.facts)
+        return model, lifted(as_rows(rows, divisible=Fact.MINIBATCH in model.facts))
     if code is not None and code["$"] != "code":
-        return reader.decode(code, "model"), as_rows(data)
+        return reader.decode(code, "model"), lifted(as_rows(data))
     if data is not None and not meta["options"]["plated"]:
         asked, because = "load(folder, data=...)", "they are arguments of the model, which is not in the folder"
         raise OptionError(
             explain(asked, "data are given without a model", because, "load(folder, model=..., data=...)")
         )
-    return None, as_rows(data)
+    return None, lifted(as_rows(data))

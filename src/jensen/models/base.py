@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
 
+from ..arrays import in_force
 from ..batch import Batch as Batch
 
 if TYPE_CHECKING:  # not a field: a checker would want it in `__init__`
@@ -39,6 +40,10 @@ class AbstractModel(eqx.Module):
         def log_factors(
             self, z: PyTree, x: PyTree
         ) -> list[tuple[tuple[str, ...], Array]]: ...  # FACTORS: (sites read, value)
+
+    def lifted(self) -> "AbstractModel":
+        """The model with its data in the precision in force. Raises: DataError for data that it would blur."""
+        return in_force(self)
 
     @abc.abstractmethod
     def constrain(self, z: PyTree) -> PyTree:

@@ -1,6 +1,7 @@
 """Running a NumPyro model on given latents and rows, and reading the log-probabilities off its trace."""
 
 import contextlib
+import copy
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -78,8 +79,22 @@ class Unobserve(Messenger):
     """Draws the observed sites anew; factors stay."""
 
     def process_message(self, msg):
-        if msg["type"] == "sample" and msg["is_observed"] and not is_factor(msg):
-            msg["is_observed"], msg["value"] = False, None
+        if msg["type"] == "sample" and not is_factor(msg):
+            msg["fn"] = _of_whole_trials(msg["fn"])
+            if msg["is_observed"]:
+                msg["is_observed"], msg["value"] = False, None
+
+
+def _of_whole_trials(fn: Distribution) -> Distribution:
+    """numpyro indexes with the number of trials where it draws: one given as a float (10.0) is made an integer."""
+    inner, trials = getattr(fn, "base_dist", None), getattr(fn, "total_count", 0)
+    whole = _of_whole_trials(inner) if isinstance(inner, Distribution) else inner
+    as_float = jnp.issubdtype(jnp.result_type(trials), jnp.floating)
+    if whole is inner and not as_float:
+        return fn
+    new = copy.copy(fn)
+    new.__dict__.update({"base_dist": whole} if whole is not inner else {"total_count": jnp.round(trials).astype(int)})
+    return new
 
 
 def setting(fn: Callable, values: dict, plate: str | None, index: Array | None, exact: bool = True) -> Callable:
