@@ -180,9 +180,9 @@ def _together(asked: str, parts: list[np.ndarray]) -> np.ndarray:
 
 def plain(asked: str, a: np.ndarray) -> np.ndarray:
     """Bool, integers or float16 to float64, in native order. Raises: DataError for any other dtype."""
-    if a.dtype.kind not in "biuf" and jnp.issubdtype(a.dtype, jnp.floating):
+    if a.dtype.kind == "V" and jnp.issubdtype(a.dtype, jnp.floating):
         a = a.astype(np.float32)  # bfloat16 and shorter: exact
-    elif a.dtype.kind not in "biuf" and jnp.issubdtype(a.dtype, jnp.integer):
+    elif a.dtype.kind == "V" and jnp.issubdtype(a.dtype, jnp.integer):
         a = a.astype(np.int8)
     if a.dtype.kind not in "biuf":
         kind = {"S": "U", "T": "U"}.get(a.dtype.kind, a.dtype.kind)
@@ -341,7 +341,7 @@ def _blurred(a: np.ndarray, to: np.dtype) -> str | None:
         if not inexact.any():
             return None
         middle, lower, upper, least, most = _quantiles(rows, inexact, (0.5, 0.25, 0.75, 0.0, 1.0))
-        noise = NOISE * np.maximum(np.abs(least), np.abs(most))
+        noise = (NOISE if a.dtype.kind == "f" else 0.0) * np.maximum(np.abs(least), np.abs(most))
         spread = np.where(upper > lower, upper - lower, most - least)
         gaps = np.abs(there - here)
         (apart,) = _quantiles(gaps, (gaps > noise) & (inexact[:-1] | (beside > 0)), (0.5,))

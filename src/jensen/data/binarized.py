@@ -26,7 +26,7 @@ class DynamicallyBinarized:
     """
 
     def __init__(self, probabilities: Any, seed: int = 0):
-        p = host("probabilities", probabilities, finite=False)
+        p = host("DynamicallyBinarized(probabilities)", probabilities, finite=False)
         asked = f"`DynamicallyBinarized` of an array of shape {p.shape} and dtype {p.dtype}"
         if p.ndim == 0:
             raise DataError(explain(asked, "it is no array of numbers", "a row is a datum", "pixels / 255"))

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -86,11 +87,10 @@ class Unobserve(Messenger):
 
 
 def _of_whole_trials(fn: Distribution) -> Distribution:
-    """numpyro indexes with the number of trials where it draws: one given as a float (10.0) is made an integer."""
+    """numpyro draws for a number of trials of the default integer alone: one of another dtype (10.0) is made one."""
     inner, trials = getattr(fn, "base_dist", None), getattr(fn, "total_count", 0)
     whole = _of_whole_trials(inner) if isinstance(inner, Distribution) else inner
-    as_float = jnp.issubdtype(jnp.result_type(trials), jnp.floating)
-    if whole is inner and not as_float:
+    if whole is inner and jnp.result_type(trials) == jnp.result_type(int):
         return fn
     new = copy.copy(fn)
     new.__dict__.update({"base_dist": whole} if whole is not inner else {"total_count": jnp.round(trials).astype(int)})
@@ -210,9 +210,10 @@ def check_observed(name: str, site: dict[str, Any]) -> None:
 
 
 def describe(args: tuple, kwargs: dict) -> str:
-    """args[0]: f32[10,3], ..."""
+    """args[0]: float32[10,3], ..."""
     leaves = jax.tree_util.tree_flatten_with_path({"args": args, "kwargs": kwargs})[0]
-    short = lambda a: jax.typeof(a).str_short() if isinstance(a, jax.Array) else f"{type(a).__name__} {a!r:.30}"
+    array = lambda a: f"{a.dtype}[{','.join(map(str, a.shape))}]"
+    short = lambda a: array(a) if eqx.is_array(a) else f"{type(a).__name__} {a!r:.30}"
     name = lambda path: f"{path[0].key}{jax.tree_util.keystr(path[1:])}"
     return ", ".join(f"{name(path)}: {short(a)}" for path, a in leaves) or "no arguments"
 
