@@ -324,7 +324,7 @@ class Fit:
         """
         from ..diagnostics.distance import against
 
-        return against(self, draws, seed)
+        return against(self, given("draws", draws, finite=False), seed)
 
     @_own_precision
     def log_likelihood(
