@@ -26,7 +26,7 @@ class Shared(eqx.Module, Generic[T]):
     value: T
 
 
-def _is_frozen(node: Any) -> bool:
+def is_frozen(node: Any) -> bool:
     return isinstance(node, Frozen)
 
 
@@ -53,7 +53,7 @@ def row_leaves(fn: Callable, *trees: PyTree) -> PyTree:
 
 def split_trainable(tree: PyTree) -> tuple[PyTree, PyTree]:
     """(trainable, rest): inexact arrays outside `Frozen`, and everything else; `eqx.combine` puts them together."""
-    spec = jax.tree.map(lambda a: not _is_frozen(a) and eqx.is_inexact_array(a), tree, is_leaf=_is_frozen)
+    spec = jax.tree.map(lambda a: not is_frozen(a) and eqx.is_inexact_array(a), tree, is_leaf=is_frozen)
     return eqx.partition(tree, spec)
 
 

@@ -666,5 +666,7 @@ def test_bad_data(args, kwargs, match):
 
 
 def test_large_integers_are_not_wrapped():
+    model = from_numpyro(logistic, np.array([2**40]), X[:1])
+    assert int(model.lifted().args.value[0][0]) == 2**40
     with jax.enable_x64(False), pytest.raises(DataError, match="do not fit"):
-        from_numpyro(logistic, np.array([2**40]), X[:1])
+        model.lifted()

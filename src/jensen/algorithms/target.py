@@ -6,10 +6,10 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from ..arrays import lifted
 from ..batch import Batch
 from ..compiled import compiled
 from ..facts import Fact
@@ -77,22 +77,6 @@ def _value_in_turn(program: FlatDensity, leaves: tuple[Array, ...], u: Float[Arr
     return jax.lax.fori_loop(0, n, lambda i, out: out.at[i].set(one(u[i])), jnp.zeros(u.shape[0], u.dtype))
 
 
-def in_double(tree: PyTree) -> PyTree:
-    """Inexact arrays in the widest float that is on, the rest as it is."""
-    wide = jnp.result_type(float)
-    return jax.tree.map(lambda a: jnp.asarray(a, wide) if _is_real(a) else a, tree)
-
-
-def in_default(tree: PyTree) -> PyTree:
-    """Arrays in the precision that is now in force."""
-    number = lambda a: eqx.is_array(a) and not jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
-    return jax.tree.map(lambda a: jnp.asarray(np.asarray(a)) if number(a) else a, tree)
-
-
-def _is_real(a: Any) -> bool:
-    return eqx.is_array(a) and jnp.issubdtype(a.dtype, jnp.floating)
-
-
 class Target:
     """log p(u, data) for flat u in R^D and its gradient, on the host, in float64.
 
@@ -108,7 +92,7 @@ class Target:
     def __init__(self, model: AbstractModel, rows: PyTree = None, budget: Budget | None = None):
         self.layout = Layout(model.latents)
         self.dim, self.names = self.layout.size, self.layout.names()
-        self.model, self.batch = in_double(model), Batch(in_double(rows), None)
+        self.model, self.batch = model.lifted(), Batch(lifted(rows), None)
         self.smooth = Fact.DIFFERENTIABLE in model.facts
         self.traced = self.model.traced([self.batch])
         arrays, static = eqx.partition(self.traced, eqx.is_array)

@@ -9,6 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from ..arrays import host
 from ..errors import DataError, check_shares, explain
 
 
@@ -25,9 +26,9 @@ class DynamicallyBinarized:
     """
 
     def __init__(self, probabilities: Any, seed: int = 0):
-        p = np.asarray(probabilities)
+        p = host("DynamicallyBinarized(probabilities)", probabilities, finite=False)
         asked = f"`DynamicallyBinarized` of an array of shape {p.shape} and dtype {p.dtype}"
-        if p.ndim == 0 or p.dtype.kind not in "biuf":
+        if p.ndim == 0:
             raise DataError(explain(asked, "it is no array of numbers", "a row is a datum", "pixels / 255"))
         check_shares(asked, p, "a value is the probability of a 1", "pixels / 255")
         self.probabilities, self.seed = p.astype(np.float32), seed

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..arrays import cast, host
 from ..errors import DataError, JensenError, explain
 from ..fit.minibatch import MappedArray
 
@@ -34,7 +35,7 @@ def load_table(path: str | Path, *, mapped: bool | None = None) -> np.ndarray | 
         arrays = load_columns(path)
         return next(iter(arrays.values())) if len(arrays) == 1 else arrays
     frame = _frame(path)
-    return frame.to_numpy(dtype=float)
+    return cast(f"`{path}`", host(str(path), frame, missing=True, finite=False), np.dtype(np.float64))
 
 
 def load_columns(path: str | Path) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 """Models compared by what they predict: PSIS-LOO, paired differences, stacking weights, evidence."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from ..errors import DataError, ModelError, OptionError, explain
 from .evidence import evidence
 from .loo import LOO, loo
-from .pointwise import is_of_sites, observed_of
+from .pointwise import in_precision_of, is_of_sites, observed_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,7 @@ def compare(fits: Mapping[str, Any]) -> "pd.DataFrame":
         because, instead = "models are told apart by name", 'compare({"one": fit, "other": fit})'
         raise OptionError(explain(f"compare({fits!r:.40})", "it is no dictionary of fits", because, instead))
     _check_same_data({n: f for n, f in fits.items() if not isinstance(f, LOO)})
-    scores = {name: f if isinstance(f, LOO) else loo(f) for name, f in fits.items()}
+    scores = {name: f if isinstance(f, LOO) else _in_its_precision(loo, f) for name, f in fits.items()}
     _check_same_size(scores)
     order = sorted(scores, key=lambda name: -scores[name].elpd)
     pointwise = np.stack([scores[name].pointwise for name in order], 1)
@@ -100,7 +100,7 @@ def _evidence(fits: list[Any]) -> dict[str, list]:
         value = error = float("nan")
         if not isinstance(fit, LOO):
             try:
-                found = evidence(fit)
+                found = _in_its_precision(evidence, fit)
                 value, error = found.log_evidence, found.se
             except ModelError:  # draws of chains, and none of q: what the fit itself says
                 value, error = fit.log_evidence, fit.diagnosis.log_evidence_se
@@ -133,18 +133,25 @@ def _check_same_size(scores: dict[str, LOO]) -> None:
 
 def _check_same_data(fits: dict[str, Any]) -> None:
     """Observed sites of the same name are equal; with other names, all of them in order; rows by their own names."""
-    seen = [(name, is_of_sites(fit.model), _data(fit)) for name, fit in fits.items()]
+    seen = [(name, is_of_sites(fit.model), _in_its_precision(_data, fit)) for name, fit in fits.items()]
     for (one, sites, a), (other, also, b) in ((seen[0], s) for s in seen[1:]):
         if sites and also and set(a) != set(b):
             a, b = ({"": np.concatenate([np.ravel(v) for v in d.values()])} for d in (a, b))
         for name in set(a) & set(b):
-            if a[name].shape != b[name].shape or not np.array_equal(_single(a[name]), _single(b[name])):
+            if a[name].shape != b[name].shape or not _same(a[name], b[name]):
                 raise _differ(f"`{name or 'the observed values'}` of {other!r} are not those of {one!r}")
 
 
-def _single(a: np.ndarray) -> np.ndarray:
-    """Single precision: the same data may have been rounded once."""
-    return a.astype(np.float32)
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Equal in the lesser precision of the two: one of the fits may have read the data in single precision."""
+    if a.dtype != b.dtype and np.float32 in (a.dtype, b.dtype):
+        a, b = a.astype(np.float32), b.astype(np.float32)
+    return np.array_equal(a, b)
+
+
+def _in_its_precision(fn: Callable, fit: Any) -> Any:
+    with in_precision_of(fit.draws):
+        return fn(fit)
 
 
 def _data(fit: Any) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from ..arrays import lifted
 from ..batch import Batch
 from ..compiled import compiled, key_for
 from ..errors import DataError, IncompatibleComposition, ModelError, OptionError, explain
@@ -139,7 +140,7 @@ def checked_rows(fit: "Fit", rows: Any) -> PyTree:
     """Raises: DataError for rows that are not numbers, or where there are none."""
     from ..fit.rows import as_rows
 
-    rows = fit.rows if rows is None else as_rows(rows)
+    rows = fit.rows if rows is None else lifted(as_rows(rows))
     if rows is None:
         because = "this fit was loaded without its data"
         raise DataError(explain("`log_likelihood`", "there are no rows", because, "log_likelihood(X)"))

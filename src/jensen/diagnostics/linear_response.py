@@ -10,6 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from ..arrays import in_force, lifted
 from ..batch import Batch
 from ..compiled import compiled, key_for
 from ..errors import ModelError, OptionError, explain
@@ -80,7 +81,7 @@ def linear_response(fit: Any, n_draws: int = 1024, seed: int = 0, *, unconstrain
         raise OptionError(explain(asked, "it is not a whole number of 2 or more", "it counts draws", "n_draws=1024"))
     _check(fit)
     with fit.precision():
-        model, family, rows = (_precise(part) for part in (fit.model, fit.family, fit.rows))
+        model, family, rows = fit.model.lifted(), in_force(fit.family), lifted(fit.rows)
         params, rest = split_trainable(family)
         start = ravel_pytree(params)[0]
         noise = _noise(family, int(n_draws), seed)
@@ -115,11 +116,6 @@ def _check(fit: Any) -> None:
         raise ModelError(
             explain(asked, "its log density is not differentiable", "second derivatives are taken", instead)
         )
-
-
-def _precise(tree: PyTree) -> PyTree:
-    real = lambda a: eqx.is_array(a) and jnp.issubdtype(a.dtype, jnp.floating)
-    return jax.tree.map(lambda a: jnp.asarray(np.asarray(a), default_float()) if real(a) else a, tree)
 
 
 def _noise(family: Any, n: int, seed: int) -> PyTree:

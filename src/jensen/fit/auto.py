@@ -66,7 +66,6 @@ def refuse_method(method: str, why: str) -> IncompatibleComposition:
 
 def solve(
     model: AbstractModel,
-    precise: AbstractModel,
     rows: Any,
     method: str,
     seed: int,
@@ -74,10 +73,10 @@ def solve(
     n_draws: int,
     progress,
 ) -> Fit:
-    """Runs the ladder, or one solver, and packs what came out. `precise`: the model with its data in float64."""
+    """Runs the ladder, or one solver, and packs what came out, in double precision, in which the data are read too."""
     began = time.perf_counter()
     with jax.enable_x64(True), np.errstate(all="ignore"), one_blas_thread():
-        target = Target(precise, rows, budget)
+        target = Target(model, rows, budget)
         with steps_shown(progress) as show:
             ladder = Ladder(target, seed, n_draws, show, lambda: other_view(target))
             try:
@@ -89,7 +88,7 @@ def solve(
                 step.solution.why = "interrupted"
         if step is None:
             raise ModelError(_nowhere(target, seed))
-        return _packed(model, rows, target, ladder, step, seed, n_draws, time.perf_counter() - began, method)
+        return _packed(target, ladder, step, seed, n_draws, time.perf_counter() - began, method)
 
 
 class _Blas:
@@ -163,7 +162,7 @@ def _nowhere(target: Target, seed: int) -> str:
     return unreachable(values, gradients, values[0], at_fault=at_fault(target.model))
 
 
-def _packed(model, rows, target: Target, ladder: Ladder, step: Step, seed, n_draws, seconds, method) -> Fit:
+def _packed(target: Target, ladder: Ladder, step: Step, seed, n_draws, seconds, method) -> Fit:
     s = step.solution
     if s.draws is None:
         u = s.q.sample(np.random.default_rng([seed, 3]), target.affordable(min(n_draws, n_proposals(target.dim)), KEPT))
@@ -178,9 +177,9 @@ def _packed(model, rows, target: Target, ladder: Ladder, step: Step, seed, n_dra
     family, diagnosis = _family(s, target.layout, u), noted(step.diagnosis, too_few(len(u)))
     history = np.asarray(s.history if s.history else [step.diagnosis.elbo], float)
     return Fit(
-        family=family, model=model, rows=rows, diagnosis=diagnosis, history=history, why=s.why, seconds=seconds,
-        step_size=None, seed=seed, draws=unravel_many(target.layout, u), log_p=log_p, log_q=log_q,
-        options=_options(model, family, step, target, method, seed), trail=[_attempt(x) for x in ladder.steps],
+        family=family, model=target.model, rows=target.batch.rows, diagnosis=diagnosis, history=history,
+        why=s.why, seconds=seconds, step_size=None, seed=seed, draws=unravel_many(target.layout, u), log_p=log_p, log_q=log_q,
+        options=_options(family, step, target, method, seed), trail=[_attempt(x) for x in ladder.steps],
         corrected=s.corrected, proposal=s.q if s.log_q is None else None, double=True,
         proposals=(step.home.log_p, step.home.log_q),
     )  # fmt: skip
@@ -217,9 +216,9 @@ def _family(s: Any, layout: Layout, u: np.ndarray) -> Any:
     return eqx.tree_at(lambda f: (f.loc, f.log_scale, f.lower), FullRank(shape), parts)
 
 
-def _options(model, family, step: Step, target: Target, method: str, seed: int) -> dict[str, Any]:
+def _options(family, step: Step, target: Target, method: str, seed: int) -> dict[str, Any]:
     return {
-        "model": type(model).__name__, "family": type(family).__name__, "method": step.name, "asked": method,
+        "model": type(target.model).__name__, "family": type(family).__name__, "method": step.name, "asked": method,
         "evaluations": target.budget.used, "budget": str(target.budget), "seed": seed, "precision": "float64",
     }  # fmt: skip
 

@@ -15,6 +15,7 @@ import numpy as np
 from ..algorithms.budget import Budget
 from ..algorithms.descent import AbstractDescent
 from ..algorithms.restarts import Restarts
+from ..arrays import in_double
 from ..batch import Batch
 from ..compiled import key_for
 from ..diagnostics.activity import activity
@@ -332,6 +333,7 @@ def _result(algorithm, composition, job, runner, outcome, history, step_size) ->
         draws=z,
         log_p=log_p,
         log_q=log_q,
+        double=in_double(),
         options=_options(composition, job),
         n_skipped=skipped,
         trail=[Attempt(family, str(diagnosis.verdict), diagnosis.khat, diagnosis.elbo, seconds, why)],

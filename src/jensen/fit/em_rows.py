@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ..algorithms.em import Chunks
+from ..arrays import as_floats, host, plain
 from ..compiled import compiled
 from ..errors import DataError, explain
 from ..models.em import AbstractEM
@@ -50,7 +51,7 @@ class Source:
         shape = (stop - start, *self.data.shape[1:])
         size = int(np.prod(shape[1:]))
         where = self.offset + start * size * self.data.dtype.itemsize
-        return np.fromfile(self.path, self.data.dtype, shape[0] * size, offset=where).reshape(shape)
+        return plain("`data`", np.fromfile(self.path, self.data.dtype, shape[0] * size, offset=where).reshape(shape))
 
     def _witness(self, model: AbstractEM) -> np.ndarray:
         """A few rows that say what all say of ranges and of missing values, after a look at every block."""
@@ -123,23 +124,12 @@ def _refuse_few(model: AbstractEM, n: float) -> None:
 
 def checked(model: AbstractEM, data: Any, fitting: bool = True) -> np.ndarray:
     """Data as an array of the model's number of axes and the default float; DataError for what cannot be used."""
-    if hasattr(data, "to_numpy"):
-        data = data.to_numpy()
     asked = f"EM of {type(model).__name__}"
-    try:
-        rows = np.asarray(data)
-    except ValueError as error:
-        instead = "a rectangular array, or a list of sequences (T_i, d) for a model of sequences"
-        raise DataError(
-            explain(asked, f"the data are not an array: {error}", "rows have one shape", instead)
-        ) from error
-    if rows.dtype.kind not in "biuf":
-        because, instead = "the model computes with numbers", "encode categories as integers, missing values as NaN"
-        raise DataError(explain(asked, f"the data have dtype {rows.dtype}", because, instead))
+    rows = host("data", data, missing=True, finite=False)
     if rows.ndim != model.ndim or not rows.size:
         axes = "(n, d)" if model.ndim == 2 else "(n, T, d)"
         raise DataError(explain(asked, f"the data have shape {rows.shape}", f"they must be {axes}", f"shape {axes}"))
-    rows = rows.astype(dtype(), copy=False)
+    rows = as_floats("data", rows)
     if np.isfinite(rows).all():
         return rows
     if np.isinf(rows).any():
@@ -161,13 +151,12 @@ def opened(data: Any) -> Any:
         data = load_table(data)
     if isinstance(data, (list, tuple)) and len(data) and all(np.ndim(a) == 2 for a in data):
         return stacked(data)
-    if not isinstance(data, (list, tuple)) and hasattr(data, "to_numpy"):
-        data = data.to_numpy()
-    return data if isinstance(data, (MappedArray, np.memmap)) else np.asarray(data)
+    return data if isinstance(data, (MappedArray, np.memmap)) else host("data", data, missing=True, finite=False)
 
 
 def stacked(sequences: Any) -> Float[np.ndarray, "n T d"]:
     """Sequences of different lengths in one array, NaN after the end of each."""
+    sequences = [host(f"data[{i}]", a, missing=True, finite=False) for i, a in enumerate(sequences)]
     widths = {np.shape(a)[1] for a in sequences}
     if len(widths) > 1:
         wrong = f"they have {sorted(widths)} columns"
@@ -179,7 +168,7 @@ def stacked(sequences: Any) -> Float[np.ndarray, "n T d"]:
 
 
 def _weights(weights: Any, n: int) -> np.ndarray:
-    w = np.asarray(weights, np.float64)
+    w = host("weights", weights, finite=False).astype(np.float64)
     if w.shape != (n,) or not np.isfinite(w).all() or (w < 0).any() or not w.sum() > 0:
         wrong = f"they have shape {w.shape}, or a value below 0 or not finite, or are all 0"
         because = "a row of weight w counts w times"

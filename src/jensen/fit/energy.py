@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from ..algorithms.budget import Budget
 from ..algorithms.contrastive_divergence import ContrastiveDivergence
 from ..algorithms.descent import Optimiser
+from ..arrays import host, lifted
 from ..compiled import compiled, key_for
 from ..data.binarized import for_loop
 from ..diagnostics.energy import EnergyDiagnosis, diagnose_energy
@@ -124,7 +125,7 @@ class EnergyFit:
     # ---- rows -------------------------------------------------------------------------------------------------
     def _of_rows(self, fn: Any, x: Any) -> Any:
         arrays, static = eqx.partition(self.machine, eqx.is_array)
-        x, out, size = np.asarray(x), [], min(BLOCK, len(x))
+        x, out, size = host("x", x), [], min(BLOCK, len(x))
         for at in range(0, len(x), size):
             part = x[at : at + size]
             padded = np.concatenate([part, np.repeat(part[:1], size - len(part), 0)])
@@ -244,8 +245,9 @@ def fit_energy(
     limit = Budget.parse(budget)
     cache.switch_on()
     seed = check_seed(seed, "fit")
-    rows = as_rows(data)
+    rows = lifted(as_rows(data))
     check_rows(machine, rows)
+    held_out = None if held_out is None else host("held_out", held_out)
     n = len(rows)
     batch_size = min(batch_size or BATCH, n)
     n_steps = n_steps or EPOCHS * steps_per_epoch(n, batch_size)

@@ -1,5 +1,6 @@
 """`jensen.fit`: any model and data in; a posterior, and a verdict on it, out."""
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from ..algorithms.adam import adam
 from ..algorithms.budget import Budget
 from ..algorithms.descent import Optimiser
 from ..algorithms.gradient_vi import GradientVI
-from ..algorithms.target import in_default
+from ..arrays import in_force, lifted
 from ..data.binarized import DynamicallyBinarized, for_loop
 from ..errors import ModelError, OptionError, check_count, check_seed, explain
 from ..facts import Fact
@@ -152,17 +153,11 @@ def fit(
         given.append("data drawn anew")
     beside = [name for name in given if name in WITHOUT_STEPS]
     by_steps = len(given) > len(beside) or asked == "gradient" or algorithm is not None
-    precise, made = model, not isinstance(model, AbstractModel) and not by_steps
-    if made:  # the ladder's precision, so that its arguments keep all their digits
-        with jax.enable_x64(True):
-            asked_model, rows = as_model(model, data)
-            precise = asked_model.twin()
-        model = in_default(precise)
-    else:
+    ladder = not isinstance(model, AbstractModel) and not by_steps
+    with jax.enable_x64(True) if ladder else contextlib.nullcontext():  # it is traced in the precision it will run in
         asked_model, rows = as_model(model, data)
-        precise = model = asked_model.twin()
-    raw, divisible = rows, Fact.MINIBATCH in model.facts
-    rows = as_rows(raw, divisible=divisible)
+        model = asked_model.twin()
+    rows = as_rows(rows, divisible=Fact.MINIBATCH in model.facts)
     if schedule is not None:
         iterated.check_m_step(schedule, model)
     if model.plated and rows is None:
@@ -189,15 +184,13 @@ def fit(
                 f'method="gradient" for a fit that goes on from a checkpoint; or no {beside[0]}, and fit.save(folder)'
             )
             raise OptionError(explain(f"{' and '.join(beside)} without a method", "it has no steps", because, instead))
-        with jax.enable_x64(True):
-            exact = as_rows(raw, divisible=divisible)
-        out = solve(model, precise, exact, asked or "auto", seed, limit, n_draws, progress)
-        out.rows = rows
+        out = solve(model, rows, asked or "auto", seed, limit, n_draws, progress)
         out.refit, out.seconds = again, time.perf_counter() - began
         return out
     if asked == "flow":
         chosen_flow = _flow(asked_model.twin(), rows, seed, limit, n_draws, family)
         family, n_steps = chosen_flow, n_steps or FLOW_STEPS
+    model, rows = model.lifted(), lifted(rows)
     objective = cast(
         AbstractObjective, defaults.named("objective", objective, defaults.exported(objectives)) or objectives.ELBO()
     )
@@ -219,7 +212,7 @@ def fit(
 
     def attempt(family: AbstractFamily) -> Fit:
         check_reads_row(model, family)
-        bound = defaults.bind(family, model, rows, seed)
+        bound = in_force(defaults.bind(family, model, rows, seed))
         if isinstance(data, DynamicallyBinarized) and not bound.any_row:
             asked, wrong = (
                 f"`{type(bound).__name__}` for bits that are drawn anew",
@@ -279,7 +272,7 @@ def _flow(model: AbstractModel, rows: Any, seed: int, limit: Budget, n_draws: in
     obstacle_ = obstacle(model, rows, None)
     if obstacle_ is not None:
         raise refuse_method("flow", obstacle_)
-    base: Any = solve(model, model, rows, "natural-gradient", seed, limit, n_draws, False).family
+    base: Any = solve(model, rows, "natural-gradient", seed, limit, n_draws, False).family
     with jax.enable_x64(True):
         loc, cholesky = jax.device_get((base.layout.unravel(base.loc), base.cholesky()))
     return families.RealNVP(base.layout.shape_tree(), loc=loc, cholesky=cholesky)

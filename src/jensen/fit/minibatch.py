@@ -13,6 +13,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from ..arrays import converted, dtype_for, in_double, in_range, plain
 from ..batch import Batch
 from ..errors import DataError, explain
 from ..tree import default_float, length
@@ -50,18 +51,24 @@ def first_batch(rows: PyTree, batch_size: int | None) -> Batch:
     return Batch(jax.tree.map(take, rows), jnp.full(batch_size, n_rows(rows) / n, default_float()))
 
 
+LOOK = 64  # blocks of a file, and rows of each, that are looked at before it is read in another precision
+
+
 class MappedArray:
     """A `.npy` larger than memory, read row by row where it is needed.
 
     By `pread`, not through a memory map: a random page fault reads far more than a row ahead, and mapped pages count as
-    resident. So the resident memory does not grow with the file.
-    Raises:  DataError for a file that is not a `.npy` of plain numbers in C order.
+    resident. So the resident memory does not grow with the file. Rows are read in the precision in force.
+    Raises:  DataError for a file that is not a `.npy` of plain numbers in C order; where rows are read, for numbers
+             that the precision in force would blur (looked at in blocks of rows spread over the file).
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         mapped = np.load(self.path, mmap_mode="r", allow_pickle=False)
         self.shape, self.dtype, self._offset = mapped.shape, mapped.dtype, mapped.offset
+        plain(f"`{path}`", np.empty(0, self.dtype))  # of numbers
+        self._resolved: set[bool] = set()
         if not mapped.flags.c_contiguous or mapped.ndim == 0:
             asked, instead = f"reading `{path}` by rows", "np.save(path, np.ascontiguousarray(x))"
             raise DataError(explain(asked, "it is not in C order", "a row must lie in one piece", instead))
@@ -76,7 +83,19 @@ class MappedArray:
         return len(self.shape)
 
     def __getitem__(self, index: np.ndarray | slice) -> np.ndarray:
-        """The rows of an integer array, or of a slice."""
+        """The rows of an integer array, or of a slice, in the precision in force."""
+        return self.read(index, in_double())
+
+    def read(self, index: np.ndarray | slice, double: bool) -> np.ndarray:
+        """The same in single or double precision, from any thread."""
+        if double not in self._resolved:
+            first = np.unique(np.linspace(0, max(len(self) - LOOK, 0), LOOK).astype(int))
+            spread = np.unique(np.minimum(first[:, None] + np.arange(LOOK), len(self) - 1))
+            converted(str(self.path), self._read(spread), double)
+            self._resolved.add(double)
+        return in_range(str(self.path), self._read(index), double)
+
+    def _read(self, index: np.ndarray | slice) -> np.ndarray:
         rows = np.arange(*index.indices(len(self))) if isinstance(index, slice) else np.asarray(index)
         out = np.empty((len(rows), *self.shape[1:]), self.dtype)
         view, n = out.data.cast("B"), self._row_bytes
@@ -84,7 +103,7 @@ class MappedArray:
             if os.preadv(self._file.fileno(), [view[i * n : (i + 1) * n]], self._offset + int(row) * n) != n:
                 because, instead = "the file is shorter than its header says", "an intact file"
                 raise DataError(explain(f"reading row {row} of `{self.path}`", "it cannot be read", because, instead))
-        return out
+        return plain(f"`{self.path}`", out)
 
 
 def n_rows(rows: PyTree) -> int:
@@ -97,6 +116,7 @@ class Stream:
 
     def __init__(self, rows: MappedArray, batch_size: int, seed: int, chunk: int):
         self.rows, self.batch_size, self.seed, self.chunk = rows, batch_size, seed, chunk
+        self.double = in_double()  # the thread that reads ahead does not know of `with jax.enable_x64(True)`
         self._order: tuple[int, np.ndarray] | None = None
         self._ahead: tuple[int, threading.Thread, dict] | None = None
 
@@ -109,14 +129,22 @@ class Stream:
 
     def _read(self, start: int) -> tuple[np.ndarray, np.ndarray]:
         n, b = len(self.rows), self.batch_size
-        out = np.zeros((self.chunk, b, *self.rows.shape[1:]), self.rows.dtype)
-        weight = np.zeros((self.chunk, b), default_float())
+        out = np.zeros((self.chunk, b, *self.rows.shape[1:]), dtype_for(self.rows.dtype, self.double))
+        weight = np.zeros((self.chunk, b), dtype_for(np.float64, self.double))
         for i in range(self.chunk):
             index = self._index(start + i)
             sorted_index = np.sort(index)  # reading in file order; a batch is a set
-            out[i, : len(index)] = self.rows[sorted_index]
+            out[i, : len(index)] = self._finite(self.rows.read(sorted_index, self.double), sorted_index)
             weight[i, : len(index)] = n / len(index)
         return out, weight
+
+    def _finite(self, rows: np.ndarray, index: np.ndarray) -> np.ndarray:
+        bad = ~np.isfinite(rows).reshape(len(rows), -1).all(1)
+        if bad.any():
+            wrong = f"row {index[np.argmax(bad)]} has NaN or an infinite value"
+            because, instead = "one of them makes every gradient NaN", "drop or impute such rows"
+            raise DataError(explain(f"fitting to `{self.rows.path}`", wrong, because, instead))
+        return rows
 
     def get(self, start: int) -> tuple[np.ndarray, np.ndarray]:
         """The chunk of batches from step `start`; begins to read the one after."""

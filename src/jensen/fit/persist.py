@@ -5,7 +5,6 @@ own that `fit.json` names; after it they take the old ones' place. So whatever s
 holds the old fit or the new one, whole. Reading runs no code of the file's choice: see `names`.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -24,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from ..arrays import lifted
 from ..diagnostics.verdict import Diagnosis
 from ..errors import CheckpointError, JensenError, OptionError, explain, is_count
 from ..facts import Fact
@@ -61,7 +61,7 @@ def save(fit: Fit, folder: str | Path) -> Path:
     meta = {
         "format": FORMAT,
         "versions": _versions(),
-        "x64": fit.double or bool(jax.config.read("jax_enable_x64")),
+        "x64": fit.double,
         "corrected": fit.corrected,
         "verdict": str(fit.verdict),
         "options": _plain({**fit.options, "plated": bool(fit.plated), "local": local}),
@@ -161,8 +161,8 @@ def load(folder: str | Path, *, model: Any = None, family: Any = None, data: Any
     meta, arrays = _opened(folder)
     if "whole" in meta:
         return _read_whole(folder, meta, arrays, {"model": model, "family": family, "data": data})
-    double = bool(meta.get("x64")) and not jax.config.read("jax_enable_x64")
-    with jax.enable_x64(True) if double else contextlib.nullcontext():
+    double = bool(meta.get("x64"))
+    with jax.enable_x64(double):
         return _read(folder, meta, arrays, model, family, data, double)
 
 
@@ -376,12 +376,13 @@ def _given(saved: AbstractModel | None, plated: bool, reader: Reader, given: Any
         data = load_table(data)
     if given is not None:
         model, rows = as_model(given, data)
+        model = model.lifted()
         trained, rest = split_trainable(model)
         model = eqx.combine(reader.fill(trained, "model"), rest)
-        return model, as_rows(rows, divisible=Fact.MINIBATCH in model.facts)
+        return model, lifted(as_rows(rows, divisible=Fact.MINIBATCH in model.facts))
     if saved is None and data is not None and not plated:
         asked, because = "load(folder, data=...)", "they are arguments of the model, which is not in the folder"
         raise OptionError(
             explain(asked, "data are given without a model", because, "load(folder, model=..., data=...)")
         )
-    return saved, as_rows(data)
+    return saved, lifted(as_rows(data))

@@ -1,6 +1,5 @@
 """The result of a fit: a posterior, its verdict, and what users do with them."""
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -9,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import PyTree
 
+from ..arrays import given, in_double, lifted
 from ..compiled import key_for
 from ..diagnostics.verdict import Diagnosis, Verdict
 from ..errors import ModelError, check_seed, explain
@@ -67,7 +66,8 @@ class Fit:
     corrected:  how the draws came from q: "none": drawn from it; "importance": resampled by weights; "chains": by MCMC.
                 Then `family` is these draws, `proposal` the density below them (on flat vectors), and log_q that of
                 the proposal with its heavy tails, of which `proposals` holds (log p, log q) of fresh draws.
-    double:     made in float64; its methods compute in it, whatever the global setting.
+    double:     made in float64 (data, draws and q are of it), else in float32; its methods compute in the same, whatever
+                the global setting.
     """
 
     family: AbstractFamily
@@ -88,13 +88,13 @@ class Fit:
     coordinates: Any = None  # of a loaded fit: constrains without the model
     corrected: str = "none"
     proposal: Any = None
-    double: bool = False
+    double: bool = dataclasses.field(default_factory=in_double)
     proposals: tuple[np.ndarray, np.ndarray] | None = None
     refit: Callable[..., "Fit"] | None = None  # fits another model with the same options
 
     def precision(self) -> Any:
         """Context in which the fit's arrays keep their digits."""
-        return jax.enable_x64(True) if self.double else contextlib.nullcontext()
+        return jax.enable_x64(self.double)
 
     # ---- the verdict ------------------------------------------------------------------------------------------
     @property
@@ -149,7 +149,7 @@ class Fit:
     def _q(self, data: Any = None) -> Any:
         from .rows import as_rows
 
-        rows = self.rows if data is None else as_rows(data)
+        rows = self.rows if data is None else lifted(as_rows(data))
         if rows is None and (self.plated or self.options.get("local")):
             raise ModelError(
                 explain(
@@ -203,7 +203,7 @@ class Fit:
         rows, plated = self._q(data)
         own = self._constrainer()
         arrays, static = eqx.partition((self.family, own), eqx.is_array)
-        return jax.device_get(drawing.log_prob(Static(static), arrays, jax.tree.map(jnp.asarray, z), rows, plated))
+        return jax.device_get(drawing.log_prob(Static(static), arrays, lifted(given("z", z)), rows, plated))
 
     @_own_precision
     def predict(self, n: int = 100, seed: int = 0, *, data: Any = None, **new: Any) -> Any:
@@ -233,7 +233,7 @@ class Fit:
         if new and hasattr(model, "structure"):
             from ..models.adapters.numpyro_simulate import arguments
 
-            new = dict(zip(("args", "kwargs"), arguments(model, new), strict=True))
+            new = lifted(dict(zip(("args", "kwargs"), arguments(model, new), strict=True)), "predict")
         z = self.unconstrained(n, seed)
         arrays, static = eqx.partition((model, new), eqx.is_array)
         return jax.device_get(drawing.predict(Static(static), arrays, keys, z))
@@ -331,7 +331,7 @@ class Fit:
         """
         from ..diagnostics.distance import against
 
-        return against(self, draws, seed)
+        return against(self, given("draws", draws, finite=False), seed)
 
     @_own_precision
     def log_likelihood(
@@ -353,6 +353,7 @@ class Fit:
 
         return bracket(self, n_rows, n_samples, seed, **options)
 
+    @_own_precision
     def linear_response(self, n_draws: int = 1024, seed: int = 0, *, unconstrained: bool = False) -> Any:
         """Covariances that a mean-field q does not have, by linear response (LRVB): exact for Gaussian posteriors.
 
@@ -362,6 +363,7 @@ class Fit:
 
         return linear_response(self, n_draws, seed, unconstrained=unconstrained)
 
+    @_own_precision
     def calibrate(self, n_simulations: int = 100, seed: int = 0, **options: Any) -> Any:
         """Simulation-based calibration of this method on this model: parameters from the prior, data from them, the
         same fit, and the ranks. Options as for `jensen.diagnostics.calibration.calibrate`.

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .. import families, gradients, objectives
+from ..arrays import in_force, lifted
 from ..batch import Batch
 from ..errors import JensenError, ModelError, OptionError, explain
 from ..facts import Fact
@@ -77,20 +76,19 @@ def prepare(model: Any, data: Any, family: Any, objective: Any, batch_size: int 
     if model.plated and rows is None:
         asked = "`gradient_lab` of a model with a latent for each row"
         raise ModelError(explain(asked, "data is None", "there are no rows", "gradient_lab(model, data=data)"))
-    batch_size = _batch_size(model, rows, batch_size)
+    model, rows, batch_size = model.lifted(), lifted(rows), _batch_size(model, rows, batch_size)
     rows = some_rows(rows) if isinstance(rows, MappedArray) else rows
     made = defaults.named("objective", objective, defaults.exported(objectives)) or objectives.ELBO()
     chosen = defaults.named("family", family, defaults.exported(families)) or defaults.default_family(model)
     check_reads_row(model, chosen)
-    bound = defaults.bind(chosen, model, rows, seed)
-    rows = jax.tree.map(jnp.asarray, rows)
+    bound = in_force(defaults.bind(chosen, model, rows, seed))
     return Subject(model, bound, made, rows, batch_size, first_batch(rows, batch_size), seed)
 
 
 def some_rows(rows: MappedArray) -> Any:
     """Of a file larger than memory, rows spread over it."""
     index = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MAPPED_ROWS)).astype(int))
-    return jnp.asarray(as_rows(rows[index]))
+    return lifted(as_rows(rows[index]))
 
 
 # ---- estimators and plans -------------------------------------------------------------------------------------------

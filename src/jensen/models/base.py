@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from ..arrays import in_force
 from ..batch import Batch as Batch
 from ..errors import ModelError, explain
 from ..tree import Layout
@@ -48,6 +49,10 @@ class AbstractModel(eqx.Module):
         def log_factors(
             self, z: PyTree, x: PyTree
         ) -> list[tuple[tuple[str, ...], Array]]: ...  # FACTORS: (sites read, value)
+
+    def lifted(self) -> "AbstractModel":
+        """The model with its data in the precision in force. Raises: DataError for data that it would blur."""
+        return in_force(self)
 
     @abc.abstractmethod
     def constrain(self, z: PyTree) -> PyTree:

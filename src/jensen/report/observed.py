@@ -33,10 +33,10 @@ def observed_sites(fit: Any) -> dict[str, np.ndarray]:
     from ..models.adapters.numpyro_run import setting
 
     model = fit.model
-    rows = model.structure.rows
+    rows, (args, kwargs) = model.structure.rows, model._arguments()
     latents = model.constrain(model.init_z())
     run = handlers.seed(setting(model.fn, latents, None if rows is None else rows.plate, None), jax.random.key(0))
-    sites = handlers.trace(run).get_trace(*model.args.value, **model.kwargs.value)
+    sites = handlers.trace(run).get_trace(*args, **kwargs)
     return {n: _seen(sites[n]) for n in model.observed if n in sites}
 
 

@@ -6,12 +6,12 @@ from typing import Any, ClassVar, Self
 import jax
 import numpy as np
 from jaxtyping import Float
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from ..errors import check_count
 from ..fit.em import EMFit, em
 from ..models.em import AbstractEM
-from .table import AbstractTableModel
+from .table import AbstractTableModel, rows_of
 
 
 class AbstractEMModel(AbstractTableModel):
@@ -97,9 +97,7 @@ class AbstractEMModel(AbstractTableModel):
 
     def _rows(self, X: Any, reset: bool = False) -> np.ndarray:
         options: dict[str, Any] = {"ensure_min_samples": 2, "ensure_min_features": self.least_features} if reset else {}
-        types: Any = [np.float64, np.float32]
-        finite = "allow-nan" if self.missing else True
-        return np.asarray(validate_data(self, X, dtype=types, ensure_all_finite=finite, reset=reset, **options))
+        return rows_of(self, X, missing=self.missing, reset=reset, **options)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -7,8 +7,9 @@ from jaxtyping import Float
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_array, validate_data
 
+from ..arrays import cast, host, is_table
 from ..data.binarized import DynamicallyBinarized
 from ..errors import DataError, OptionError, explain
 from ..process import computes
@@ -69,8 +70,7 @@ class AbstractScaledModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Abs
             asked = f"`{self._name}` on an array of shape {X.shape}"
             because = "a row of X is one datum, as everywhere in scikit-learn"
             raise DataError(explain(asked, f"it has {X.ndim} axes, not 2", because, "X.reshape(len(X), -1)"))
-        types: Any = [np.float64, np.float32]
-        return np.asarray(validate_data(self, X, dtype=types, reset=reset))
+        return rows_of(self, X, reset=reset)
 
     def _for_fit(self, given: Any, rows: np.ndarray, law: str) -> Any:
         """What the loop is given: the rows, or those whose bits are drawn anew."""
@@ -91,7 +91,7 @@ class AbstractScaledModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Abs
 
     def _standardised(self, X: np.ndarray) -> np.ndarray:
         """In float64, before any cast to float32: large offsets would cost the digits that matter."""
-        return ((X - self.center_) / self.scale_).astype(self.modelled_as, copy=False)
+        return cast("`X`, as it is modelled,", (X - self.center_) / self.scale_, np.dtype(self.modelled_as))
 
     def _restored(self, rows: np.ndarray) -> np.ndarray:
         return (rows * self.scale_ + self.center_).astype(self._dtype)
@@ -104,6 +104,20 @@ class AbstractScaledModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Abs
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []  # latents are float32 whatever X is
         return tags
+
+
+def rows_of(model: BaseEstimator, X: Any, *, missing: bool = False, reset: bool = False, **options: Any) -> np.ndarray:
+    """The rows of a table as scikit-learn checks them, in float32 if they are, else in float64; what is masked or missing
+    becomes NaN where `missing`, and is refused elsewhere."""
+    types: Any = [np.float64, np.float32]
+    options |= {"dtype": types, "ensure_all_finite": "allow-nan" if missing else True}
+    if (isinstance(X, np.ndarray) and X.dtype.kind in "Oc") or not is_table(X):
+        return np.asarray(validate_data(model, X, reset=reset, **options))
+    rows = host("X", X, missing=missing, finite=False)
+    rows = rows if rows.dtype in types else cast("`X`", rows, np.dtype(np.float64))
+    rows = check_array(rows, estimator=model, input_name="X", **options)
+    validate_data(model, X, skip_check_array=True, reset=reset)  # the names of its columns
+    return np.asarray(rows)
 
 
 def chosen_law(asked: str, X: np.ndarray) -> str:

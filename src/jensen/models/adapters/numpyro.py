@@ -13,6 +13,7 @@ from jax.extend.core import Var
 from jaxtyping import Array, Float
 from numpyro import handlers
 
+from ...arrays import host, is_table, lifted, place
 from ...batch import Batch
 from ...errors import DataError, ModelError, explain
 from ...facts import Fact
@@ -47,6 +48,7 @@ class NumPyroModel(AbstractModel):
     Latents:    continuous: the unconstrained value (`biject_to` of the support). Binary: 0. and 1. in float. Other
                 finite discrete: one-hot in float on a last axis. Marked infer={"enumerate": "parallel"}: summed out.
                 Of each row of a subsampled plate: `local_latents`, one row; in z they lead with the rows.
+    Data:       arrays among the arguments are kept as they were given, and read in the precision in force.
     """
 
     fn: Function = eqx.field(static=True)
@@ -111,6 +113,10 @@ class NumPyroModel(AbstractModel):
         """Names of the observed sites."""
         return self.structure.observed
 
+    def _arguments(self, check: bool = True) -> tuple[tuple, dict[str, Any]]:
+        """The model function's arguments, in the precision in force; unchecked where only shapes are looked at."""
+        return lifted(self.args.value, "args", check=check), lifted(self.kwargs.value, "kwargs", check=check)
+
     @property
     def _plate(self) -> str | None:
         return None if self.structure.rows is None else self.structure.rows.plate
@@ -120,10 +126,10 @@ class NumPyroModel(AbstractModel):
         rows = self.structure.rows
         index = x.rows["index"] if rows is not None and x is not None and x.rows is not None else None
         weight = x.weight if rows is not None and x is not None else None
-        arrays, rest = eqx.partition((self.args.value, self.kwargs.value), eqx.is_array)
+        args, kwargs = self._arguments()
         if self.density is not None:
-            return self.density(z, index, weight, arrays)
-        return self._log_density(z, index, weight, *eqx.combine(arrays, rest))
+            return self.density(z, index, weight, eqx.filter((args, kwargs), eqx.is_array))
+        return self._log_density(z, index, weight, args, kwargs)
 
     def _log_density(self, z: Latents, index: Any, weight: Any, args: tuple, kwargs: dict) -> Float[Array, ""]:
         rows, plate = self.structure.rows, self._plate
@@ -148,7 +154,7 @@ class NumPyroModel(AbstractModel):
         if fn is self.fn:
             return self
         with explained(self.fn, args, kwargs):
-            now = discover(fn, args, kwargs)  # supports and shapes may have changed with what the function reads
+            now = discover(self.fn.twin(), args, kwargs)  # supports and shapes may have changed with what the function reads
         now = now.floating() if self.structure.floating() == self.structure else now
         now = dataclasses.replace(now, deterministic=self.structure.deterministic)
         if now != self.structure:
@@ -156,7 +162,8 @@ class NumPyroModel(AbstractModel):
         return NumPyroModel(fn, args, kwargs, self.structure)
 
     def traced(self, xs: Sequence[Batch | None]) -> "NumPyroModel":
-        arrays, rest = eqx.partition((self.args.value, self.kwargs.value), eqx.is_array)
+        args, kwargs = self._arguments()
+        arrays, rest = eqx.partition((args, kwargs), eqx.is_array)
         known = [float(v) for v in jax.tree.leaves(rest) if isinstance(v, float)]
         of = lambda z, index, weight, arrays: self._log_density(z, index, weight, *eqx.combine(arrays, rest))
         forms = []
@@ -167,7 +174,7 @@ class NumPyroModel(AbstractModel):
             forms.append((z, index, x.weight if given else None, arrays))
         is_data = lambda number: number in known or self.fn.is_data(number)
         density = Traced.of(of, forms, is_data)
-        return NumPyroModel(_UNTRACEABLE, self.args.value, self.kwargs.value, self.structure, density)
+        return NumPyroModel(_UNTRACEABLE, args, kwargs, self.structure, density)
 
     def constrain(self, z: Latents) -> Latents:
         """Values in the user's coordinates, by the supports alone: `z` may hold some of the sites only."""
@@ -197,7 +204,7 @@ class NumPyroModel(AbstractModel):
     def deterministics(self, z: Latents) -> Latents:
         """The `numpyro.deterministic` sites, on all rows. Those that depend on a marginalised site are left out."""
         values = self._values(z, self.sites)
-        sites = self._run(self.fn, values, jax.random.key(0), self.args.value, self.kwargs.value)
+        sites = self._run(self.fn, values, jax.random.key(0), *self._arguments())
         return {n: jnp.asarray(sites[n]["value"]) for n in self.structure.deterministic}
 
     def predict(self, key: Array, z: Latents, args: tuple | None = None, kwargs: dict | None = None) -> Latents:
@@ -207,8 +214,9 @@ class NumPyroModel(AbstractModel):
                       their prior: the new rows are not the old ones.
         """
         new = args is not None or kwargs is not None
-        new_args = self.args.value if args is None else _checked("args", tuple(args))
-        new_kwargs = self.kwargs.value if kwargs is None else _checked("kwargs", dict(kwargs))
+        own_args, own_kwargs = self._arguments()
+        new_args = own_args if args is None else lifted(checked("args", tuple(args)), "args")
+        new_kwargs = own_kwargs if kwargs is None else lifted(checked("kwargs", dict(kwargs)), "kwargs")
         values = self._values(z, self.structure.sites if new else self.sites)
         sites = self._run(Unobserve(self.fn), values, key, new_args, new_kwargs)
         return {n: sites[n]["value"] for n in self.structure.observed if n in sites}
@@ -225,7 +233,7 @@ class NumPyroModel(AbstractModel):
 
         Raises:  ModelError where a marginalised site ties elements together.
         """
-        args, kwargs, structure = self.args.value, self.kwargs.value, self.structure
+        (args, kwargs), structure = self._arguments(), self.structure
         values = self._values(z, self.sites)
         if structure.enumerated:
             model = setting(self.fn, values, self._plate, None, exact=False)
@@ -237,8 +245,9 @@ class NumPyroModel(AbstractModel):
 def from_numpyro(model: Callable, /, *args, **kwargs) -> NumPyroModel:
     """A NumPyro model function, called with these arguments, as a model over unconstrained latents.
 
-    Arguments:  model: the function with `numpyro.sample` sites.   args, kwargs: its arguments. Arrays are data: they
-                enter the compiled log density as arguments. All else (ints, None, strings) is static.
+    Arguments:  model: the function with `numpyro.sample` sites.   args, kwargs: its arguments. Arrays, of whatever
+                library, and tables are data: they are kept in their own dtype, and enter the compiled log density as
+                arguments. All else (ints, None, strings) is static.
     Raises:     ModelError, which names the site, for what cannot be inferred; DataError, which names the argument.
     Example:    >>> import numpy as np, numpyro, numpyro.distributions as dist
                 >>> def model(y):
@@ -251,7 +260,7 @@ def from_numpyro(model: Callable, /, *args, **kwargs) -> NumPyroModel:
     if not callable(model):
         because, instead = "it is run to find the sites", "from_numpyro(model, data, ...) with the function first"
         raise refuse("`from_numpyro(model)`", f"model is a {type(model).__name__}", because, instead)
-    fn, args, kwargs = Function(model), _checked("args", args), _checked("kwargs", kwargs)
+    fn, args, kwargs = Function(model), checked("args", args), checked("kwargs", kwargs)
     twin = fn.twin()
     with explained(fn, args, kwargs):
         structure = discover(twin, args, kwargs)
@@ -291,7 +300,7 @@ def _independent_of_chance(model: NumPyroModel) -> tuple[str, ...]:
     values, names = model._values(model.init_z(), model.sites), model.structure.deterministic
 
     def run(key: Array) -> list:
-        sites = model._run(model.fn, values, key, model.args.value, model.kwargs.value)
+        sites = model._run(model.fn, values, key, *model._arguments(check=False))
         return [sites[n]["value"] for n in names]
 
     program = jax.make_jaxpr(run)(jax.random.key(0)).jaxpr
@@ -302,36 +311,22 @@ def _independent_of_chance(model: NumPyroModel) -> tuple[str, ...]:
     return tuple(n for n, v in zip(names, program.outvars, strict=True) if not by_chance(v))
 
 
-def _checked(label: str, tree: Any) -> Any:
-    return jax.tree_util.tree_map_with_path(lambda path, a: _leaf(f"{label}{jax.tree_util.keystr(path)}", a), tree)
+def checked(label: str, tree: Any) -> Any:
+    """Arguments of a model function: tables as host arrays, checked; numpy scalars as Python numbers; the rest as it is,
+    if it can be a cache key. Raises: DataError, which names the argument."""
+    return jax.tree_util.tree_map_with_path(lambda path, a: _leaf(place(label, path), a), tree, is_leaf=is_table)
 
 
 def _leaf(name: str, a: Any) -> Any:
-    """Arrays as jax arrays, checked; numpy scalars as Python numbers; the rest as it is, if it can be a cache key."""
-    if isinstance(a, np.generic):
+    if isinstance(a, np.generic) and not isinstance(a, np.longdouble):
         return a.item()
-    if isinstance(a, (np.ndarray, jax.Array)):
-        return a if isinstance(a, Tracer) else _array(name, a)
+    if isinstance(a, Tracer) or (isinstance(a, jax.Array) and jnp.issubdtype(a.dtype, jax.dtypes.extended)):
+        return a
+    if is_table(a):
+        return host(name, a)
     try:
         hash(a)
     except TypeError as e:
         wrong, because = f"it is a {type(a).__name__}, neither array nor hashable", "static arguments are cache keys"
-        raise DataError(explain(f"`{name}`", wrong, because, "an array: `.to_numpy()` of a data frame")) from e
+        raise DataError(explain(f"`{name}`", wrong, because, "an array: np.asarray(...)")) from e
     return a
-
-
-def _array(name: str, a: np.ndarray | Array) -> Array:
-    if isinstance(a, np.ndarray) and a.dtype.kind not in "biufcV":
-        because, instead = "models compute with numbers", "codes 0..K-1 (np.unique(..., return_inverse=True)); floats"
-        raise DataError(explain(f"`{name}`", f"it is an array of dtype {a.dtype}", because, instead))
-    out = jnp.asarray(a)
-    host = np.asarray(out)
-    if jnp.issubdtype(out.dtype, jnp.inexact) and not np.isfinite(host).all():
-        n, because = int((~np.isfinite(host)).sum()), "one NaN makes the log density NaN"
-        wrong = f"{n} of {out.size} values are NaN or infinite in {out.dtype}"
-        instead = "drop the rows; or any number in their place, and obs_mask=mask in numpyro.sample"
-        raise DataError(explain(f"`{name}`", wrong, because, instead))
-    if isinstance(a, np.ndarray) and a.dtype.kind in "iu" and not np.array_equal(np.asarray(out), a):
-        because, instead = f"they become {out.dtype}", "jax.config.update('jax_enable_x64', True); or smaller codes"
-        raise DataError(explain(f"`{name}`", f"values of {a.dtype} do not fit", because, instead))
-    return out

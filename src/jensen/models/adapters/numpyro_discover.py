@@ -14,6 +14,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.distribution import Delta
 
+from ...arrays import lifted
 from ..supports import Site, encode
 from .numpyro_run import Rows, bare, check_observed, in_scan, is_factor, is_masked, plate_dim, refuse
 
@@ -52,7 +53,8 @@ class _Draft:
 
 
 def discover(fn: Callable, args: tuple, kwargs: dict) -> Structure:
-    """Trace the model once; once more, compiled to the bounds of the supports only, if those are computed."""
+    """Trace the model once; once more, compiled to the bounds of the supports only, if those are computed: in double
+    precision, so that a bound is as exact as the data it is computed of."""
     found: dict[str, Any] = {}
 
     def look(key: Array, args: tuple, kwargs: dict) -> dict[str, list]:
@@ -68,10 +70,11 @@ def discover(fn: Callable, args: tuple, kwargs: dict) -> Structure:
         found["deterministic"] = tuple(n for n, s in sites.items() if s["type"] == "deterministic")
         return traced
 
-    traced = eqx.filter_eval_shape(look, jax.random.key(0), args, kwargs)
+    traced = eqx.filter_eval_shape(look, jax.random.key(0), *lifted((args, kwargs), check=False))
     if any(traced.values()):
-        compiled = eqx.filter_jit(look)
-        one, two = (jax.tree.map(np.asarray, compiled(jax.random.key(k), args, kwargs)) for k in (0, 1))
+        with jax.enable_x64(True):
+            compiled, given = eqx.filter_jit(look), lifted((args, kwargs))
+            one, two = (jax.tree.map(np.asarray, compiled(jax.random.key(k), *given)) for k in (0, 1))
         _check_fixed(one, two)
         traced = one
     if not found["latent"]:

@@ -38,7 +38,7 @@ def scaled_sites(model: NumPyroModel) -> tuple[tuple[str, tuple[str, ...]], ...]
     def scales(key: jax.Array) -> dict[str, tuple]:
         z = jax.tree.map(lambda s: 0.3 * jax.random.normal(jax.random.fold_in(key, s.size), s.shape), model.latents)
         values = model._values(z, model.sites)
-        sites = model._run(model.fn, values, key, model.args.value, model.kwargs.value)
+        sites = model._run(model.fn, values, key, *model._arguments())
         usable = {n: s for n, s in sites.items() if n in names and s["type"] == "sample" and not in_scan(s)}
         laws: dict[str, Any] = {n: bare(s["fn"]) for n, s in usable.items()}
         return {n: (type(law), np.asarray(law.scale)) for n, law in laws.items() if type(law) in SHAPES}

@@ -1,11 +1,13 @@
 """Running a NumPyro model on given latents and rows, and reading the log-probabilities off its trace."""
 
 import contextlib
+import copy
 import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -72,8 +74,21 @@ class Unobserve(Messenger):
     """Draws the observed sites anew; factors stay."""
 
     def process_message(self, msg):
-        if msg["type"] == "sample" and msg["is_observed"] and not is_factor(msg):
-            msg["is_observed"], msg["value"] = False, None
+        if msg["type"] == "sample" and not is_factor(msg):
+            msg["fn"] = _of_whole_trials(msg["fn"])
+            if msg["is_observed"]:
+                msg["is_observed"], msg["value"] = False, None
+
+
+def _of_whole_trials(fn: Distribution) -> Distribution:
+    """numpyro draws for a number of trials of the default integer alone: one of another dtype (10.0) is made one."""
+    inner, trials = getattr(fn, "base_dist", None), getattr(fn, "total_count", 0)
+    whole = _of_whole_trials(inner) if isinstance(inner, Distribution) else inner
+    if whole is inner and jnp.result_type(trials) == jnp.result_type(int):
+        return fn
+    new = copy.copy(fn)
+    new.__dict__.update({"base_dist": whole} if whole is not inner else {"total_count": jnp.round(trials).astype(int)})
+    return new
 
 
 def setting(fn: Callable, values: dict, plate: str | None, index: Array | None, exact: bool = True) -> Callable:
@@ -189,9 +204,10 @@ def check_observed(name: str, site: dict[str, Any]) -> None:
 
 
 def describe(args: tuple, kwargs: dict) -> str:
-    """args[0]: f32[10,3], ..."""
+    """args[0]: float32[10,3], ..."""
     leaves = jax.tree_util.tree_flatten_with_path({"args": args, "kwargs": kwargs})[0]
-    short = lambda a: jax.typeof(a).str_short() if isinstance(a, jax.Array) else f"{type(a).__name__} {a!r:.30}"
+    array = lambda a: f"{a.dtype}[{','.join(map(str, a.shape))}]"
+    short = lambda a: array(a) if eqx.is_array(a) else f"{type(a).__name__} {a!r:.30}"
     name = lambda path: f"{path[0].key}{jax.tree_util.keystr(path[1:])}"
     return ", ".join(f"{name(path)}: {short(a)}" for path, a in leaves) or "no arguments"
 

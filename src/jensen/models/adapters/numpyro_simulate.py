@@ -15,7 +15,7 @@ from numpyro.primitives import _PYRO_STACK, Messenger
 
 from ...compiled import compiled
 from ...function import Function, Static
-from .numpyro import Latents, NumPyroModel, _checked
+from .numpyro import Latents, NumPyroModel, checked
 from .numpyro_run import Unobserve, bare, explained, is_factor, plate_dim, refuse, setting, user_scale
 
 Values = dict[str, Array]
@@ -101,7 +101,7 @@ def simulate(model: NumPyroModel, key: Array) -> tuple[Latents, Values]:
 @compiled(0)
 def _simulate(static: Static, arrays: Any, key: Array) -> tuple[Latents, Values]:
     model: NumPyroModel = eqx.combine(arrays, static.tree)
-    args, kwargs, rows = model.args.value, model.kwargs.value, model.structure.rows
+    (args, kwargs), rows = model._arguments(), model.structure.rows
     traced = lambda fn, key: handlers.trace(handlers.seed(setting(fn, {}, _plate(model), None), key))
     with explained(model.fn, args, kwargs):
         sites = traced(_Proper(Unobserve(model.fn)), key).get_trace(*args, **kwargs)
@@ -138,7 +138,7 @@ class Observed(NamedTuple):
 
 def observed_values(model: NumPyroModel) -> dict[str, Observed]:
     """Observed site -> what was observed."""
-    args, kwargs = model.args.value, model.kwargs.value
+    args, kwargs = model._arguments()
     latents = model.constrain(model.init_z())
     run = handlers.seed(setting(model.fn, latents, _plate(model), None), jax.random.key(0))
     with explained(model.fn, args, kwargs):
@@ -178,7 +178,7 @@ def arguments(model: NumPyroModel, new: dict[str, Any]) -> tuple[tuple, dict[str
             own = ", ".join(f"`{n}`" for n, p in named.items() if p.kind not in _COLLECT) or "none"
             because = "new data replace the model's arguments by name, and the others stay"
             raise refuse(f"an argument `{name}` of `{model.fn!r}`", "it has no such argument", because, f"one of {own}")
-    return _checked("args", bound.args), _checked("kwargs", bound.kwargs)
+    return checked("args", bound.args), checked("kwargs", bound.kwargs)
 
 
 _COLLECT = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ...arrays import host, in_double, in_force, lifted
 from ...errors import ModelError, explain
 from ...facts import Fact
 from ...tree import Frozen, default_float
 from ..base import AbstractModel
-from .pymc_graph import LARGE, Computation, check_precision, replaced
+from .pymc_graph import LARGE, Computation, replaced
 
 Tree = dict[str, Array]
 _PROGRAMS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # so that a second fit compiles nothing
@@ -29,11 +30,11 @@ class PyMCModel(AbstractModel):
 
     program: "Program" = eqx.field(static=True)
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = eqx.field(static=True)
-    data: Frozen[list[Array]]
+    data: Frozen[list[Any]]
     plated: ClassVar[bool] = False
     rows: ClassVar[None] = None  # its data are its own, and none can be given to `fit`
 
-    def __init__(self, program: "Program", shapes: dict[str, tuple[int, ...]], data: list[Array]):
+    def __init__(self, program: "Program", shapes: dict[str, tuple[int, ...]], data: list[Any]):
         self.program, self.shapes, self.data = program, tuple(shapes.items()), Frozen(data)
 
     @property
@@ -59,6 +60,17 @@ class PyMCModel(AbstractModel):
         """How the log density is computed: "jax"; "jax, fixed data"; "pytensor", called back."""
         return self.program.log_density.how
 
+    def lifted(self) -> "PyMCModel":
+        """The model with its data in the precision in force.
+
+        Raises:  DataError for data that single precision would blur; ModelError where the density itself needs double.
+        """
+        made = in_force(self)
+        if not in_double() and made.backend != "pytensor" and not self.program.single_is_enough:
+            _check_single(self)
+            self.program.single_is_enough = True
+        return made
+
     def log_density(self, z: Tree, x: Any = None) -> Float[Array, ""]:
         return self._run(self.program.log_density, z)[0].sum()
 
@@ -81,12 +93,7 @@ class PyMCModel(AbstractModel):
 
     def _run(self, computation: Computation, values: Tree) -> list[Array]:
         given = [jnp.asarray(values[n], default_float()) for n in self.program.names]
-        data, exact = self.data.value, self.program.data.values()
-        if default_float() == np.float64 and any(
-            a.dtype.itemsize < e.itemsize for a, e in zip(data, exact, strict=True)
-        ):
-            data = [jnp.asarray(e) for e in exact]  # made in single precision, used in double
-        return [_floats(a) for a in computation(given, data)]
+        return [_floats(a) for a in computation(given, lifted(self.data.value))]
 
     def _named(self, computation: Computation, z: Tree) -> Tree:
         names = computation.names
@@ -125,8 +132,7 @@ def from_pymc(model: Any) -> PyMCModel:
 
     Arguments:  model: the context object (`with pm.Model() as model: ...`). Values of `pm.Data` are taken as they are
                 now; they enter the compiled log density as arguments.
-    Raises:     ModelError, which names the variables: discrete ones, none at all, minibatches; numbers that do not fit
-                single precision; a density that needs double.
+    Raises:     ModelError, which names the variables: discrete ones, none at all, minibatches.
     Cost:       a few seconds: PyTensor simplifies the graph before it is translated.
     Reference:  Abril-Pla et al. (2023), PyMC.  [abrilpla2023pymc]
     """
@@ -144,16 +150,11 @@ def from_pymc(model: Any) -> PyMCModel:
     program = _PROGRAMS.get(model)
     if program is None or not program.fits(model):
         program = _PROGRAMS[model] = Program(pymc, model)
-    check_precision("`from_pymc`", program.data.values())
-    shapes = _shapes(model)
-    data = [jnp.asarray(a) for a in program.data.values()]
-    zeros = [jax.ShapeDtypeStruct(s, default_float()) for s in shapes.values()]
-    program.log_density.settle(zeros, data)
-    made = PyMCModel(program, shapes, data)
-    if default_float() == np.float32 and made.backend != "pytensor" and not program.single_is_enough:
-        _check_single(made)
-        program.single_is_enough = True
-    return made
+    shapes, data = _shapes(model), list(program.data.values())
+    with jax.enable_x64(True):  # PyTensor's own precision
+        zeros = [jax.ShapeDtypeStruct(s, default_float()) for s in shapes.values()]
+        program.log_density.settle(zeros, lifted(data))
+    return PyMCModel(program, shapes, data)
 
 
 def _pymc() -> Any:
@@ -236,7 +237,7 @@ def _data(graphs: list) -> dict[Any, np.ndarray]:
         shared = hasattr(v, "get_value")
         value = v.get_value() if shared else getattr(v, "data", None)
         if isinstance(v.type, TensorType) and value is not None and (shared or np.size(value) >= LARGE):
-            found[v] = np.asarray(value)
+            found[v] = host(getattr(v, "name", None) or "a constant of the PyMC model", value, finite=False)
     return found
 
 

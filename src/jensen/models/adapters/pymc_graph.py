@@ -3,7 +3,7 @@
 import importlib
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ...arrays import converted
 from ...errors import JensenError, ModelError, explain
 from ...tree import default_float
 from .. import host
 from .pymc_jax import translate
 
 LARGE = 64  # numbers: a constant array of as many is an argument of the compiled program, not a part of it
-_SINGLE = {"i": 2.0**31 - 1, "u": 2.0**32 - 1, "f": float(np.finfo(np.float32).max)}
 
 
 class Computation:
@@ -142,24 +142,11 @@ class Translated:
     def __call__(self, *arguments: Array) -> list[Array]:
         dtype = default_float()
         if dtype not in self.made:
-            constants = (v.data for v in self.graph.variables if hasattr(v, "data"))
-            check_precision(self.name, [c for c in constants if isinstance(c, np.ndarray)])
+            constants = (v.data for v in self.graph.variables if isinstance(getattr(v, "data", None), np.ndarray))
+            for number in (c for c in constants if c.dtype.kind in "iuf"):
+                converted(f"a constant of {self.name}", number)
             self.made[dtype] = translate(self.graph)
         return list(self.made[dtype](*arguments))
-
-
-def check_precision(name: str, arrays: Iterable[np.ndarray]) -> None:
-    """Raises ModelError for a number that single precision would change into another, or into infinity."""
-    if default_float() == np.float64:
-        return
-    for a in map(np.asarray, arrays):
-        limit = _SINGLE.get(a.dtype.kind)
-        if limit is not None and a.dtype.itemsize == 8 and a.size:
-            size = np.abs(a.astype(float))
-            if (size[np.isfinite(size)] > limit).any():
-                wrong = f"a constant or datum is {size[np.isfinite(size)].max():.4g}"
-                instead = "with jax.enable_x64(True):, or other units"
-                raise ModelError(explain(name, wrong, "it does not fit 32 bits", instead))
 
 
 def _bounds(check: bool) -> str:

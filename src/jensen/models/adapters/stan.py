@@ -15,6 +15,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
+from ... import arrays
 from ...errors import ModelError, explain
 from ...facts import Fact
 from ...tree import default_float
@@ -270,7 +271,7 @@ def _json(data: Any) -> Any:
     """What BridgeStan takes: arrays of any library as NumPy's."""
     if not isinstance(data, Mapping):
         return data if data is None or isinstance(data, str) else os.fspath(data)
-    return {name: np.asarray(value) if hasattr(value, "__array__") else value for name, value in data.items()}
+    return {n: arrays.host(f"data[{n!r}]", v, finite=False) if arrays.is_table(v) else v for n, v in data.items()}
 
 
 def _refuse(wrong: str, because: str, instead: str) -> ModelError:
