@@ -99,8 +99,7 @@ class LogDensity(AbstractModel):
         return jax.vmap(lambda row: self._number(self.log_likelihood, z, row))(rows)
 
     def _number(self, fn: Any, z: PyTree, *data: PyTree) -> Array:
-        name = f"`{fn.__class__.__name__ if isinstance(fn, eqx.Module) else repr(fn)}`"
-        asked = f"the {'log density' if fn is self.fn else 'log-likelihood of one row'} {name}"
+        asked = f"the {'log density' if fn is self.fn else 'log-likelihood of one row'} `{_name_of(fn)}`"
         given = ", ".join(f"{n} = {described(a)}" for n, a in zip(("z", "data"), (z, *data), strict=False))
         with explained(asked, fn, given):
             value = fn(z, *data)
@@ -111,3 +110,7 @@ class LogDensity(AbstractModel):
 
     def constrain(self, z):
         return z
+
+
+def _name_of(fn: Any) -> str:
+    return type(fn).__name__ if isinstance(fn, eqx.Module) else repr(fn)
