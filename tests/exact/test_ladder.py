@@ -206,3 +206,17 @@ def test_a_few_outlying_weights_lower_the_effective_sample_size():
     log_w[:2] = 7.0
     found = weighted(np.zeros((8192, 1)), log_w, np.zeros(8192))
     assert importance_ess(psis(log_w).log_weights) / 8192 > 0.5 > 10 * found.ess
+
+
+WALLS = {
+    "exponential": lambda z: jnp.where((z > 0).all(), -z.sum(), -jnp.inf),
+    "one wall": lambda z: jnp.where(z[0] > 0, -z[0] - 0.5 * z[1] ** 2, -jnp.inf),
+    "half-normal": lambda z: jnp.where((z > 0).all(), -0.5 * (z**2).sum(), -jnp.inf),
+    "box": lambda z: jnp.where((jnp.abs(z) < 1).all(), z.sum(), -jnp.inf),
+}
+
+
+@pytest.mark.parametrize("name", WALLS)
+def test_a_wall_next_to_the_mode_ends_in_a_verdict(name):
+    fit = jn.fit(jn.models.LogDensity(WALLS[name], (2,)), budget="evaluations:60000", **QUIET)
+    assert isinstance(fit.verdict, jn.Verdict) and np.isfinite(fit.sample(100)).all()

@@ -286,7 +286,9 @@ def _leads(testimony: Testimony | None, weighed: Weighted) -> np.ndarray:
 
 def _same(a: Solution, b: Solution) -> bool:
     """As many components, and no better."""
-    return a.findings["n_components"] == b.findings["n_components"] and a.history[0] < b.history[0] + 0.1
+    number = lambda s: s.findings.get("n_components", 0)  # none where no fit stayed where numbers are finite
+    elbo = lambda s: s.history[0] if s.history else -np.inf
+    return number(a) == number(b) and elbo(a) < elbo(b) + 0.1
 
 
 def _floor(solution: Solution, weighed: Weighted) -> float:

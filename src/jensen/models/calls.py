@@ -72,7 +72,7 @@ def _is_whole(n: Any) -> bool:
 def _shape_of(leaf: Any) -> tuple[int, ...] | None:
     if _is_whole(leaf):
         leaf = (leaf,)
-    if hasattr(leaf, "shape") and jnp.issubdtype(getattr(leaf, "dtype", None), jnp.floating):
+    if hasattr(leaf, "shape") and hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating):
         leaf = leaf.shape
     if not isinstance(leaf, (tuple, list)) or not all(_is_whole(n) and n >= 0 for n in leaf):
         return None

@@ -63,7 +63,9 @@ class LogDensity(AbstractModel):
         if log_likelihood is not None:
             takes(log_likelihood, "`LogDensity(log_likelihood=...)`", "z", "row")
         self.layout = layout_of(shape, "LogDensity")
-        trained = lambda f: isinstance(f, eqx.Module) and not hasattr(f, "__wrapped__")  # not eqx.filter_jit of a function
+        trained = lambda f: (
+            isinstance(f, eqx.Module) and not hasattr(f, "__wrapped__")
+        )  # not eqx.filter_jit of a function
         wrap: Any = lambda f: f if f is None or trained(f) else Function(f)
         self.fn, self.log_likelihood = wrap(fn), wrap(log_likelihood)
         self.plated, self.differentiable = local, differentiable
@@ -101,8 +103,7 @@ class LogDensity(AbstractModel):
         return jax.vmap(lambda row: self._number(self.log_likelihood, z, row))(rows)
 
     def _number(self, fn: Any, z: PyTree, *data: PyTree) -> Array:
-        name = f"`{fn.__class__.__name__ if isinstance(fn, eqx.Module) else repr(fn)}`"
-        asked = f"the {'log density' if fn is self.fn else 'log-likelihood of one row'} {name}"
+        asked = f"the {'log density' if fn is self.fn else 'log-likelihood of one row'} `{_name_of(fn)}`"
         given = ", ".join(f"{n} = {described(a)}" for n, a in zip(("z", "data"), (z, *data), strict=False))
         with explained(asked, fn, given):
             value = fn(z, *data)
@@ -137,3 +138,6 @@ class LogDensity(AbstractModel):
         parts = lambda m: (m.fn, m.log_likelihood)
         return eqx.tree_at(parts, self, tuple(map(change, parts(self))), is_leaf=lambda f: f is None or f is self.fn)
 
+
+def _name_of(fn: Any) -> str:
+    return type(fn).__name__ if isinstance(fn, eqx.Module) else repr(fn)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Var
+from jax.extend.core import ClosedJaxpr, Var, jaxpr_as_fun
 from numpyro import handlers
 from numpyro.distributions import ExpandedDistribution, Independent, MaskedDistribution, constraints
 
@@ -105,7 +105,7 @@ def _without_latents(closed: Any, outputs: tuple[int, ...], values: list) -> lis
             todo += eqn.invars
     kept = [e for e in program.eqns if id(e) in needed]
     small = program.replace(eqns=kept, outvars=[program.outvars[i] for i in outputs])
-    return jax.core.eval_jaxpr(small, closed.consts, jax.random.key(0), *values)
+    return jaxpr_as_fun(ClosedJaxpr(small, closed.consts))(jax.random.key(0), *values)
 
 
 def _outside(name: str, value: np.ndarray, inside: np.ndarray, support: str, law: str) -> str:
