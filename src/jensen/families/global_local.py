@@ -45,7 +45,7 @@ class GlobalLocal(AbstractFamily):
                     "`GlobalLocal` for a model without a plate of rows",
                     "its latents are all of one kind",
                     "it is a product of q(global) and one q for each row's own latents",
-                    "MeanField(); Amortised() or Table() for a model with a latent for each row",
+                    "MeanField(), or Amortised() for a model with a latent for each row",
                 )
             )
         for part in (self.top, self.local):
