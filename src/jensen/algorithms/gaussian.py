@@ -11,6 +11,9 @@ from scipy.special import gammaln, logsumexp, ndtri
 from scipy.stats import qmc
 
 LOG_2PI = math.log(2 * math.pi)
+# SciPy reads a table at the first use, and goes on with zeros where it cannot: a process that gives up its rights after
+# its imports (a service) would have no draws
+qmc.Sobol(1)
 
 
 @dataclasses.dataclass(frozen=True)
