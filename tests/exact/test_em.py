@@ -339,7 +339,6 @@ def test_a_file_is_fitted_as_the_array_is(clusters, tmp_path, monkeypatch):
         (GaussianMixture(2), np.array([["a"], ["b"]]), "dtype"),
         (BernoulliMixture(2), np.array([[0.0, 2.0], [1, 1]]), "probabilities of bits"),
         (Mixture(2, Poisson()), np.array([[0.5], [1]]), "counts"),
-        (FactorialHMM(2), np.array([[[1.0], [np.nan], [2.0]]]), "missing"),
         (GaussianMixture(2), np.zeros((0, 2)), "shape"),
     ],
 )
