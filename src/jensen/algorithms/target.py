@@ -17,6 +17,7 @@ from ..function import Static
 from ..models.base import AbstractModel
 from ..tree import Layout
 from .budget import Budget
+from .reported import Reported
 
 BLOCK = 64  # points evaluated by one call of the one compiled program
 DIFFERENCE = 1e-5  # step of central differences for a density without derivatives, relative to 1 + |u|
@@ -91,6 +92,7 @@ class Target:
         arrays, static = eqx.partition(self.model, eqx.is_array)
         leaves, treedef = jax.tree.flatten((arrays, self.batch))
         self.leaves, self.program = tuple(leaves), Program(Static(static), self.layout, treedef)
+        self.reported = Reported(self.model, self.layout)
         self.budget = budget if budget is not None else Budget.unlimited()
         self.evaluations, self.seconds, self.n_not_a_number = 0, 0.0, 0
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from ..diagnostics.marginals import Marginals
 from ..diagnostics.verdict import Diagnosis
 from ..errors import CheckpointError, OptionError, explain
 from ..facts import Fact
@@ -33,6 +34,7 @@ from .structure import Reader, encode, foreign, leaves_by_path
 FORMAT, ARRAYS = "jensen-fit-1", "jensen-fit-arrays-1"
 META_FILE, ARRAYS_FILE = "fit.json", "arrays.jensen"
 PROPOSALS = ("proposals_log_p", "proposals_log_q")
+MARGINALS = "marginals_"
 NUMBERS = ("history", "log_p", "log_q")
 SCALARS = ("why", "seconds", "step_size", "seed", "n_skipped")
 
@@ -67,6 +69,8 @@ def save(fit: Fit, folder: str | Path) -> Path:
     arrays |= {name: np.asarray(getattr(fit, name)) for name in NUMBERS}
     if fit.proposals is not None:
         arrays |= dict(zip(PROPOSALS, map(np.asarray, fit.proposals), strict=True))
+    if fit.marginals is not None:
+        arrays |= {MARGINALS + name: a for name, a in fit.marginals.arrays().items()}
     return _write(folder, meta, arrays)
 
 
@@ -151,6 +155,7 @@ def _read(folder: Path, meta: dict[str, Any], model: Any, family: Any, data: Any
         corrected=meta.get("corrected", "none"),
         proposals=(read("p").get(PROPOSALS[0]), read("q").get(PROPOSALS[1])) if PROPOSALS[0] in arrays else None,
         double=double,
+        marginals=_marginals(read("marginals")),
         **numbers,
     )
     known = meta["coordinates"]
@@ -160,6 +165,12 @@ def _read(folder: Path, meta: dict[str, Any], model: Any, family: Any, data: Any
         because = "draws cannot be shown in the model's own values"
         raise _refuse(folder, known["missing"], because, "load(folder, model=...)")
     return fit
+
+
+def _marginals(reader: Reader) -> Marginals | None:
+    if MARGINALS + "mean" not in reader.arrays:
+        return None
+    return Marginals.of_arrays({name: reader.get(MARGINALS + name) for name in Marginals.numbers()})
 
 
 # ---- fit.json ---------------------------------------------------------------------------------------------------

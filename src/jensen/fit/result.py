@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..compiled import key_for
+from ..diagnostics.marginals import MEAN_AND_SD, SD, Marginals, of_draws
 from ..diagnostics.verdict import Diagnosis, Verdict
 from ..errors import ModelError, explain
 from ..families.base import AbstractFamily
@@ -87,6 +88,7 @@ class Fit:
     proposal: Any = None
     double: bool = False
     proposals: tuple[np.ndarray, np.ndarray] | None = None
+    marginals: Marginals | None = None  # of what is reported; None: by `draws`, where it is asked for
     refit: Callable[..., "Fit"] | None = None  # fits another model with the same options
 
     def precision(self) -> Any:
@@ -253,7 +255,13 @@ class Fit:
     def summary(self, prob: float = 0.9) -> "pd.DataFrame":
         """Mean, sd, central interval and Monte Carlo error of each coordinate, in the model's coordinates.
 
-        A row a coordinate; columns mean, sd, lower and upper ends of the interval (named by their percentage), mcse.
+        A row a coordinate; columns:
+        mean, sd:     by all there is: weighted draws, whole chains. NaN where that does not settle them.
+        5%, 50%, 95%: median and ends of the interval, named by their percentage, of the draws of `sample`.
+        mcse_mean, mcse_sd: Monte Carlo standard errors of mean and sd; mcse is mcse_mean.
+        ess:          effective number of draws, by ranks: what the quantiles rest on.
+        r_hat:        where chains made the draws: rank-normalised split R-hat.
+        undetermined: "", "sd", or "mean, sd": a tail holds more of it than the draws settle, or it does not exist.
         """
         import pandas as pd
 
@@ -267,9 +275,15 @@ class Fit:
         n = jax.tree.leaves(draws)[0].shape[0]
         values = np.concatenate([np.asarray(a, np.float64).reshape(n, -1) for a in jax.tree.leaves(draws)], 1)
         low, high = (1 - prob) / 2, 1 - (1 - prob) / 2
-        flat["mean"], flat["sd"] = values.mean(0), values.std(0, ddof=1)
+        m = self.marginals if self.marginals is not None else of_draws(values, layout.names())
+        determined = lambda number, without: np.where(m.undetermined < without, number, np.nan)
+        flat["mean"], flat["sd"] = determined(m.mean, MEAN_AND_SD), determined(m.sd, SD)
         flat[f"{100 * low:g}%"], flat["50%"], flat[f"{100 * high:g}%"] = np.quantile(values, [low, 0.5, high], axis=0)
-        flat["mcse"] = flat["sd"] / np.sqrt(n)
+        flat["mcse"] = flat["mcse_mean"] = determined(m.mcse_mean, MEAN_AND_SD)
+        flat["mcse_sd"], flat["ess"] = determined(m.mcse_sd, SD), m.ess
+        if self.corrected == "chains":
+            flat["r_hat"] = m.r_hat
+        flat["undetermined"] = m.marks
         return pd.DataFrame(flat, index=pd.Index(layout.names(), name="parameter"))
 
     @_own_precision
@@ -393,4 +407,4 @@ def bound_in_words(d: Diagnosis) -> str:
     """The two numbers that a fit is known by; a q without a density has neither."""
     if np.isnan(d.elbo) and np.isnan(d.khat):
         return "elbo and k-hat not available"
-    return f"elbo {d.elbo:,.2f}   k-hat {d.khat:.2f}"
+    return f"elbo {'not determined' if np.isnan(d.elbo) else format(d.elbo, ',.2f')}   k-hat {d.khat:.2f}"
