@@ -15,6 +15,8 @@ LONG_TAIL = 5.0  # kurtosis
 RANKED, HEAVIEST = 50, 14  # quantities whose ranks are taken
 AT_ONCE = 2**22  # numbers
 FEW_IN_TAIL = 5
+OUTERMOST, FAR = 10, 50.0  # draws; medians
+SMALLEST, LARGEST = -600.0, 1e150  # a log-weight, and a value, at the ends of what numbers hold
 NO_TAIL = 2.0  # times the largest term: what a light tail hides, and a little more
 NO_MATTER = 0.1  # share of a settled error that what is hidden may be without a look at the tail
 SD, MEAN_AND_SD = 1, 2
@@ -144,16 +146,13 @@ def of_draws(x: Float[np.ndarray, "S Q"], names: list[str], ess: float | None = 
     """Of independent draws, or of draws worth `ess` of them."""
     n = len(x)
     worth = np.full(x.shape[1], float(n) if ess is None else min(ess, n))
-    return _assembled(x, np.full(n, 1.0 / n), names, worth, worth, worth, None)
+    return _assembled(x, _even(n), names, worth, worth, worth, None)
 
 
 def of_weighted(x: Float[np.ndarray, "S Q"], log_weights: Float[np.ndarray, " S"], names: list[str]) -> Marginals:
     """Of independent draws of a proposal, with normalised log-weights."""
-    w = np.exp(log_weights)
-    x = np.where(w[:, None] > 0, x, np.median(x, 0))  # a draw without weight may be anything, infinite too
-    worth = np.full(x.shape[1], 1 / (w**2).sum())
-    full = np.full(x.shape[1], float(len(w)))
-    return _assembled(x, w, names, worth, full, full, None)
+    worth, full = (np.full(x.shape[1], n) for n in (1 / np.exp(2 * log_weights).sum(), float(len(x))))
+    return _assembled(x, log_weights, names, worth, full, full, None)
 
 
 def of_chains(x: Float[np.ndarray, "T C Q"], names: list[str]) -> Marginals:
@@ -161,9 +160,12 @@ def of_chains(x: Float[np.ndarray, "T C Q"], names: list[str]) -> Marginals:
     t, c, q = x.shape
     x = np.asarray(x, np.float64)
     a, (own, own_sd) = agreement(x), _in_blocks(_own_worth, x)
-    w = np.full(t * c, 1.0 / (t * c))
     worth = a.ess, np.minimum(a.ess, own), np.minimum(a.ess_sd, own_sd)
-    return _assembled(x.reshape(t * c, q), w, names, *worth, a.rhat)
+    return _assembled(x.reshape(t * c, q), _even(t * c), names, *worth, a.rhat)
+
+
+def _even(n: int) -> Float[np.ndarray, " n"]:
+    return np.full(n, -np.log(n))
 
 
 def _own_worth(x: Float[np.ndarray, "T C Q"]) -> tuple[np.ndarray, np.ndarray]:
@@ -184,8 +186,11 @@ class Agreement(NamedTuple):
 
 
 def agreement(x: Float[np.ndarray, "T C Q"]) -> Agreement:
-    """By normal scores, so that a long tail does not pass for chains that disagree; without one, by the draws too. A sort is dear: of many quantities the
-    ranks of those that agree least, and of those with the largest fourth moments, are taken."""
+    """By normal scores, so that a long tail does not pass for chains that disagree; without one, by the draws too.
+
+    A sort is dear: of many quantities the ranks are taken of those that agree least and of those with the largest fourth
+    moments.
+    """
     t, c, q = x.shape
     sd = x.std((0, 1))
     z = (x - x.mean((0, 1))) / np.where(sd > 0, sd, 1.0)
@@ -245,24 +250,28 @@ def moved(
     return Move(float(shift.max(initial=0.0)), float(change.max(initial=0.0)), worst, mark.astype(int))
 
 
-def _assembled(x, w, names, ess, ess_mean, ess_sd, r_hat) -> Marginals:
+def _assembled(x, log_w, names, ess, ess_mean, ess_sd, r_hat) -> Marginals:
     """A mark is the tail's fault: not that of weights which serve no quantity, nor of few draws.
 
     ess: of the quantiles.   ess_mean, ess_sd: of the terms w_i S (x_i - m)^p.
     """
-    s = len(w)
-    uneven = w.min() < w.max()
+    s, w = len(log_w), np.exp(log_w)
+    uneven, alive = w.min() < w.max(), np.isfinite(log_w)
     by_weights = float(tail_error((s * w - 1)[:, None], np.full(1, float(s)))[0][0]) if uneven else 0.0
 
     def block(x: np.ndarray, ess: np.ndarray, ess_mean: np.ndarray, ess_sd: np.ndarray) -> tuple[np.ndarray, ...]:
-        x = np.asarray(x, np.float64)
+        x = np.clip(np.where(alive[:, None], x, np.median(x, 0)), -LARGEST, LARGEST)
         mean = w @ x
         centred = x - mean
         sd = np.sqrt(w @ centred**2)
         z = centred / np.where(sd > 0, sd, 1.0)
-        each = s * w[:, None]
-        e_mean, _ = tail_error(each * z, ess_mean)
-        e_sd, _ = tail_error(np.where(sd > 0, 0.5 * each * (z**2 - 1), 0.0), ess_sd)
+        kurtosis = w @ z**4
+        e_mean = tail_error(_terms(log_w, z, z), ess_mean)[0]
+        e_sd = tail_error(_terms(log_w, z, np.where(sd > 0, 0.5 * (z**2 - 1), 0.0)), ess_sd)[0]
+        long = np.flatnonzero(kurtosis > LONG_TAIL)
+        if long.size:
+            beyond = _beyond(np.abs(z[:, long]), w)
+            e_mean[long], e_sd[long] = e_mean[long] + beyond[0], e_sd[long] + 0.5 * beyond[1]
         bad = ~np.isfinite(e_mean) | ~np.isfinite(mean) | ~np.isfinite(sd)
         e_mean, e_sd = np.where(bad, np.inf, e_mean), np.where(bad | ~np.isfinite(e_sd), np.inf, e_sd)
         mark = np.where(e_sd > np.maximum(SETTLED, BY_CHANCE * np.maximum(by_weights, (2 * ess) ** -0.5)), SD, 0)
@@ -271,12 +280,41 @@ def _assembled(x, w, names, ess, ess_mean, ess_sd, r_hat) -> Marginals:
         some = np.flatnonzero(mark)
         if some.size:
             tail[some] = tail_error(_deviations(x[:, some], w), np.full(some.size, float(s)))[1]
-        return mean, sd, e_mean * sd, e_sd * sd, tail, mark, w @ z**4
+        return mean, sd, e_mean * sd, e_sd * sd, tail, mark, kurtosis
 
     with np.errstate(all="ignore"):
         mean, sd, mcse_mean, mcse_sd, tail, mark, kurtosis = _in_blocks(block, x, ess, ess_mean, ess_sd)
     r = np.full(len(mean), np.nan) if r_hat is None else r_hat
     return Marginals(list(names), mean, sd, ess, r, mcse_mean, mcse_sd, tail, mark.astype(int), kurtosis, s)
+
+
+def _terms(log_w: Float[np.ndarray, " S"], z: Float[np.ndarray, "S Q"], f: Float[np.ndarray, "S Q"]) -> np.ndarray:
+    """S w f. Where a weight is too small for a number, and f as large, by their logarithms: a moment that does not exist may
+    hide there."""
+    out = len(log_w) * np.exp(log_w)[:, None] * f
+    tiny = np.flatnonzero(np.isfinite(log_w) & (log_w < SMALLEST))
+    if tiny.size:
+        size = np.log(len(log_w)) + log_w[tiny, None] + np.log(np.maximum(np.abs(f[tiny]), 1e-300))
+        out[tiny] = np.sign(f[tiny]) * np.exp(np.minimum(size, -SMALLEST))
+    return out
+
+
+def _beyond(z: Float[np.ndarray, "S Q"], w: Float[np.ndarray, " S"]) -> tuple[np.ndarray, np.ndarray]:
+    """What the means of z > 0 and of its square gain beyond the outermost draws, if each e-fold of z goes on to hold less than
+    the one before by the factor of the last two: infinite where it is none. 0 where z does not reach so far that e-folds say
+    something."""
+    found = np.zeros((2, z.shape[1]))
+    for j, column in enumerate(z.T):
+        used = column[w > 0]
+        end = np.partition(used, -OUTERMOST)[-OUTERMOST]
+        if end < FAR * np.median(used):
+            continue
+        last, before = ((column > end * np.exp(-i - 1)) & (column <= end * np.exp(-i)) for i in (0, 1))
+        for p in (1, 2):
+            held, earlier = (float(w[at] @ column[at] ** p) for at in (last, before))
+            ratio = held / earlier if earlier > 0 else 0.0
+            found[p - 1, j] = held * ratio / (1 - ratio) if ratio < 1 else np.inf
+    return found[0], found[1]
 
 
 def _deviations(x: np.ndarray, w: np.ndarray) -> np.ndarray:

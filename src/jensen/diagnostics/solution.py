@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..algorithms.heavy_tails import HeavyTails
 from ..algorithms.importance import Weighted
 from ..algorithms.solver import Solution
 from .marginals import MEAN_AND_SD, SD, Marginals, Move, tail_error
@@ -23,6 +24,7 @@ STEIN = 5.5, 12.0
 DIVERGED, STUCK = 0.005, 0.25  # shares: of proposals; of the iterations one chain may rest in one place
 UNDEFINED = 0.001, 0.2
 WEIGHED_ESS = 0.5
+NORMAL_QUARTILE = 0.6744897501960817
 ELBO_ERROR, ELBO_SHARE = 100.0, 0.1  # nats, or of the value: errors of a number that says something
 
 
@@ -30,17 +32,19 @@ ELBO_ERROR, ELBO_SHARE = 100.0, 0.1  # nats, or of the value: errors of a number
 class Case:
     """What is known when a solution is judged.
 
-    weighed: importance weights of fresh draws from q with heavy tails.   marginals: of what is reported, by the draws
-    that are the result.   moved: of an uncorrected q, how far weights would move what is reported.   improper: a parameter whose tail has no
-    integral.   testimony: the witness's, or None if it was not heard.   earlier: evidence estimates of rungs below
-    that may be trusted.   spent: the budget ran out.
+    weighed:   importance weights of fresh draws from q with heavy tails.
+    marginals: of what is reported, by the draws that are the result.
+    move:      of an uncorrected q, how far weights would move what is reported.
+    improper:  a parameter whose tail has no integral.
+    testimony: the witness's, or None if it was not heard.
+    evidence:  of a rung that may be trusted.   spent: the budget ran out.
     """
 
     solution: Solution
     weighed: Weighted
     names: list[str]
     marginals: Marginals
-    moved: Move | None = None
+    move: Move | None = None
     improper: str | None = None
     testimony: Testimony | None = None
     evidence: tuple[float, float] | None = None
@@ -80,8 +84,8 @@ def judge_solution(case: Case) -> Diagnosis:
 def _elbo(q: Any, w: Weighted) -> tuple[float, float]:
     """E_q[log p - log q] by weights q / proposal, which are bounded: the proposal's own heavy tails would decide the mean, and
     for a density that falls off fast leave it none. From the draws where the density is defined; NaN where a few of them
-    decide it even so."""
-    log_q = np.asarray(q.log_prob(w.u))
+    decide it even so. Of a q with tails of its own, that of the Gaussian it is made of."""
+    log_q = np.asarray((q.base if isinstance(q, HeavyTails) else q).log_prob(w.u))
     ratio = np.exp(log_q - w.log_q)
     known = np.isfinite(w.log_p) & np.isfinite(log_q) & (ratio > 0)
     if not known.any():
@@ -125,8 +129,8 @@ def _uncorrected(judge: Judgement, case: Case, details: dict) -> None:
     _weights(judge, w, ESS_GOOD)
     shift, change, worst = difference(case.solution.q, case.own or w, case.names)
     details |= {"shift": shift, "sd_change": change, "worst": worst}
-    if case.moved is not None and max(case.moved[:2]) > max(shift, change):
-        shift, change, worst, _ = case.moved
+    if case.move is not None and max(case.move[:2]) > max(shift, change):
+        shift, change, worst, _ = case.move
         details |= {"shift": shift, "sd_change": change, "worst": worst}
     level = 0 if max(shift, change) <= SHIFT[0] else 1 if max(shift, change) <= SHIFT[1] else 2
     judge(level, ("Correcting q by importance weights moves the estimates " if level
@@ -138,11 +142,26 @@ def difference(q: Any, w: Weighted, names: list[str]) -> tuple[float, float, str
     """Largest move of a mean (in sd) and of an sd (log ratio) from q to its weighted draws, and the coordinate."""
     if not np.isfinite(w.log_p).any():
         return math.inf, math.inf, "all"
-    mean, sd = moments(q)
-    shift = np.abs(w.mean - mean) / np.maximum(np.minimum(sd, w.sd), 1e-300)
-    change = np.abs(np.log(np.maximum(w.sd, 1e-300) / sd))
+    if isinstance(q, HeavyTails):  # whose moments may not exist
+        u = q.sample(np.random.default_rng(0), 4096)
+        (mean, sd), (new, new_sd) = _by_quartiles(u, np.full(len(u), 1 / len(u))), _by_quartiles(w.u, w.weights)
+    else:
+        (mean, sd), (new, new_sd) = moments(q), (w.mean, w.sd)
+    shift = np.abs(new - mean) / np.maximum(np.minimum(sd, new_sd), 1e-300)
+    change = np.abs(np.log(np.maximum(new_sd, 1e-300) / sd))
     worst = int(np.argmax(np.maximum(shift, change)))
     return float(shift.max()), float(change.max()), names[worst] if len(names) == len(shift) else f"coordinate {worst}"
+
+
+def _by_quartiles(u: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Median, and the distance of the quartiles in that of a standard normal's, of each coordinate."""
+    order = np.argsort(u, axis=0)
+    mass = np.cumsum(w[order], axis=0)
+    low, middle, high = (
+        np.take_along_axis(u, np.take_along_axis(order, (mass >= p * mass[-1]).argmax(0)[None], 0), 0)[0]
+        for p in (0.25, 0.5, 0.75)
+    )
+    return middle, (high - low) / (2 * NORMAL_QUARTILE)
 
 
 def moments(q: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,8 @@ import numpy as np
 
 from ..algorithms.dadvi import DADVI
 from ..algorithms.gaussian import Gaussian, safe_cholesky
+from ..algorithms.heavy_tails import FEW as FEW_FOR_TAILS
+from ..algorithms.heavy_tails import HeavyTails, Tails
 from ..algorithms.importance import HOPELESS, Weighted, corrected, n_proposals, proposal_of, weigh
 from ..algorithms.laplace import Laplace, Path, distinct, search
 from ..algorithms.low_rank import DENSE
@@ -79,6 +81,8 @@ class Ladder:
         if base is None:
             return None
         views = [(own, base)]
+        if self._more():
+            base = self._tails(own, base) or base
         if self._more():
             self._climbs()
             other = self.other()
@@ -217,6 +221,14 @@ class Ladder:
         start = dataclasses.replace(mixture, findings={**mixture.findings, "components": every})
         return ModeMixture().solve(view.target, start, self.seed)
 
+    def _tails(self, view: View, base: Step) -> Step | None:
+        """Where a Gaussian's tails end too soon; None if that is no better."""
+        if view.target.dim > FEW_FOR_TAILS or not isinstance(base.own.q, Gaussian):
+            return None
+        own = dataclasses.replace(base.own, findings={**base.own.findings, "weighted": base.weighed})
+        step = self._run(view, "student-t + importance", Tails(), dataclasses.replace(base, own=own))
+        return step if step is not None and _fitness(step.weighed) > _fitness(base.weighed) else None
+
     def _chains(self, view: View, base: Step) -> Step | None:
         return self._run(view, "hmc", Chains(), base)
 
@@ -279,7 +291,8 @@ class Ladder:
         blocks = 4 if solution.findings.get("n_components", 1) > 1 else 1
         if solution.draws is not None and self.steps and view.target.dim <= FEW:  # a rung has failed: look harder
             blocks = MOST_BLOCKS
-        scale = gaussian_of(solution.q) if solution.draws is None else _gaussian_like(solution)
+        plain = solution.draws is None or isinstance(solution.q, HeavyTails)
+        scale = gaussian_of(solution.q) if plain else _gaussian_like(solution)
         usual = float(np.quantile(weighed.log_p - weighed.log_q, USUAL)) if np.isfinite(largest) else None
         floor = _floor(solution, weighed)
         return call_witness(view.target, scale, proposal, float(largest), floor, self.seed, blocks, usual)

@@ -15,13 +15,12 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..compiled import key_for
-from ..diagnostics.marginals import MEAN_AND_SD, SD, Marginals, of_draws
+from ..diagnostics.marginals import Marginals
 from ..diagnostics.verdict import Diagnosis, Verdict
 from ..errors import ModelError, explain
 from ..families.base import AbstractFamily
 from ..function import Static
 from ..models.base import AbstractModel
-from ..tree import Layout
 from . import drawing
 
 if TYPE_CHECKING:
@@ -253,38 +252,19 @@ class Fit:
         return jax.device_get(jax.jit(jax.vmap(jax.vmap(f)) if self.plated else jax.vmap(f))(self.draws))
 
     def summary(self, prob: float = 0.9) -> "pd.DataFrame":
-        """Mean, sd, central interval and Monte Carlo error of each coordinate, in the model's coordinates.
+        """Mean, sd, central interval and Monte Carlo errors of each coordinate, in the model's coordinates.
 
         A row a coordinate; columns:
         mean, sd:     by all there is: weighted draws, whole chains. NaN where that does not settle them.
-        5%, 50%, 95%: median and ends of the interval, named by their percentage, of the draws of `sample`.
+        5%, 50%, 95%: median and ends of the interval, named by their percentage, of the draws that `sample` gives.
         mcse_mean, mcse_sd: Monte Carlo standard errors of mean and sd; mcse is mcse_mean.
         ess:          effective number of draws, by ranks: what the quantiles rest on.
         r_hat:        where chains made the draws: rank-normalised split R-hat.
         undetermined: "", "sd", or "mean, sd": a tail holds more of it than the draws settle, or it does not exist.
         """
-        import pandas as pd
+        from .summary import summary
 
-        if not 0 < prob < 1:
-            raise ModelError(
-                explain(f"summary(prob={prob})", "it is not between 0 and 1", "it is the interval's mass", "prob=0.9")
-            )
-        draws = self._posterior
-        flat = {}
-        layout = Layout(jax.tree.map(lambda a: a.shape[1:], draws))
-        n = jax.tree.leaves(draws)[0].shape[0]
-        values = np.concatenate([np.asarray(a, np.float64).reshape(n, -1) for a in jax.tree.leaves(draws)], 1)
-        low, high = (1 - prob) / 2, 1 - (1 - prob) / 2
-        m = self.marginals if self.marginals is not None else of_draws(values, layout.names())
-        determined = lambda number, without: np.where(m.undetermined < without, number, np.nan)
-        flat["mean"], flat["sd"] = determined(m.mean, MEAN_AND_SD), determined(m.sd, SD)
-        flat[f"{100 * low:g}%"], flat["50%"], flat[f"{100 * high:g}%"] = np.quantile(values, [low, 0.5, high], axis=0)
-        flat["mcse"] = flat["mcse_mean"] = determined(m.mcse_mean, MEAN_AND_SD)
-        flat["mcse_sd"], flat["ess"] = determined(m.mcse_sd, SD), m.ess
-        if self.corrected == "chains":
-            flat["r_hat"] = m.r_hat
-        flat["undetermined"] = m.marks
-        return pd.DataFrame(flat, index=pd.Index(layout.names(), name="parameter"))
+        return summary(self, prob)
 
     @_own_precision
     def to_arviz(

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from scipy.stats import t as student_t
 
 from ..algorithms.gaussian import Gaussian, Mixture, safe_cholesky
+from ..algorithms.heavy_tails import HeavyTails
 from ..algorithms.importance import n_proposals, proposal_of, weigh
 from ..algorithms.low_rank import LowRankGaussian
 from ..algorithms.solver import AbstractSolver, Solution
@@ -217,9 +218,12 @@ def thinned(segment: Segment, stride: int) -> Segment:
 
 
 def gaussian_of(q: Gaussian | Mixture | LowRankGaussian) -> Gaussian:
-    """One Gaussian with the moments of a mixture of Gaussians; of a low-rank one, in many dimensions, its variances."""
+    """One Gaussian with the moments of a mixture of Gaussians; of a low-rank one, in many dimensions, its variances; of one
+    with heavy tails its core."""
     if isinstance(q, Gaussian):
         return q
+    if isinstance(q, HeavyTails):
+        return q.gaussian
     if isinstance(q, LowRankGaussian):
         return Gaussian(q.mean, q.sd)
     pairs = list(zip(q.weights, q.components, strict=True))

@@ -49,6 +49,8 @@ def settle(
             break
         most -= n
         new = tilted(now, x, m)
+        if new is None:
+            break
         fresh = new.sample(rng, n)
         fresh = fresh[np.isfinite(fresh).all(1)]
         log_p, u = np.concatenate([log_p, target.value(fresh)]), np.concatenate([u, fresh])
@@ -61,8 +63,8 @@ def settle(
     return found
 
 
-def tilted(weighed: Weighted, x: Float[np.ndarray, "n Q"], m: Marginals) -> Mixture:
-    """Gaussians, and t distributions, where the undetermined quantities have their tails."""
+def tilted(weighed: Weighted, x: Float[np.ndarray, "n Q"], m: Marginals) -> Mixture | None:
+    """Gaussians, and t distributions, where the undetermined quantities have their tails; None where numbers end before."""
     w, u = weighed.weights, weighed.u
     alive = w > 0
     w, u, x = w[alive], u[alive], x[alive]
@@ -76,11 +78,11 @@ def tilted(weighed: Weighted, x: Float[np.ndarray, "n Q"], m: Marginals) -> Mixt
         spread = w * away**2
         for side in (spread * (away > 0), spread * (away < 0)):
             share = side.sum() / spread.sum()
-            if share > ONE_SIDE:
+            if share > ONE_SIDE:  # not of infinite ones
                 at = Gaussian((side / side.sum()) @ u, root)
                 components += [at, StudentT(at, heavy)]
                 weights += [share / 2, share / 2]
-    return Mixture(tuple(components), np.array(weights) / np.sum(weights))
+    return Mixture(tuple(components), np.array(weights) / np.sum(weights)) if components else None
 
 
 def _root(u: np.ndarray, w: np.ndarray) -> np.ndarray:
