@@ -8,16 +8,16 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import gammaln
 
-from .gaussian import Gaussian, Mixture, StudentT
+from .gaussian import Gaussian, Mixture, StudentT, one_gaussian
 from .importance import Weighted, corrected, n_proposals, weigh
 from .solver import AbstractSolver, Solution
 from .target import Target
 
 FREEDOM = np.array([1.0, 1.5, 2.0, 3.0, 5.0, 9.0, 20.0, 60.0])
 EM_STEPS = 12
-ROUNDS = 3
+ROUNDS = 5
 GOOD_KHAT, GOOD_ESS = 0.4, 0.65  # at which there is no need of another round
-LEAST = 100  # effective draws that a fit rests on
+LEAST = 25  # effective draws that a fit rests on
 FEW = 30  # dimensions in which weights can do
 
 
@@ -101,7 +101,7 @@ class Tails(AbstractSolver):
     """Student t tails in each of q's principal directions, fitted to weighted draws, drawn from and weighed again.
 
     Definition: adaptive importance sampling, from the weights of the Gaussian below.
-    Cost:       8,192 evaluations a round, two or three rounds: the first is fitted to weights that did not do.
+    Cost:       8,192 evaluations a round, two to five rounds: the first is fitted to weights that did not do.
     Reference:  Cappe, Douc, Guillin, Marin and Robert (2008).  [cappe2008adaptive]
     """
 
@@ -109,11 +109,11 @@ class Tails(AbstractSolver):
 
     def solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         start: Any = start
-        weighed, best, q = start.findings["weighted"], None, None
+        base, weighed, best, q = one_gaussian(start.q), start.findings["weighted"], None, None
         for i in range(ROUNDS):
-            if weighed.ess * len(weighed.u) < LEAST or target.budget.spent:
+            if weighed.ess * len(weighed.u) < LEAST or target.budget.spent or (i > 1 and weighed is not best):
                 break
-            candidate = fit_tails(start.q, weighed)
+            candidate = fit_tails(base, weighed)
             weighed = weigh(target, candidate.proposal(), n_proposals(target.dim), seed + 1000 * (i + 1))
             if best is None or _quality(weighed) > _quality(best):
                 best, q = weighed, candidate

@@ -15,6 +15,7 @@ LONG_TAIL = 5.0  # kurtosis
 RANKED, HEAVIEST = 50, 14  # quantities whose ranks are taken
 AT_ONCE = 2**22  # numbers
 FEW_IN_TAIL = 5
+NORMAL_QUARTILE = 0.6744897501960817
 OUTERMOST, FAR = 10, 50.0  # draws; medians
 SMALLEST, LARGEST = -600.0, 1e150  # a log-weight, and a value, at the ends of what numbers hold
 NO_TAIL = 2.0  # times the largest term: what a light tail hides, and a little more
@@ -123,6 +124,7 @@ def _pareto_tail(
         if fitted.size:
             k[fitted], sigma[fitted] = fit_generalised_pareto(excess[fitted], np.full(fitted.size, m))
         known = np.isfinite(k) & np.isfinite(sigma)
+        k = np.where(k > 0.5, k + (1 + k) / np.sqrt(m), k)  # and its standard error, where more of it costs most
         shape = np.where(known & (np.abs(k) > 1e-9), k, 1e-9)[:, None]
         scale = np.where(known, sigma, 0.0)[:, None]
         log_odds = -np.log1p(-(np.arange(m) + 0.5) / m)
@@ -275,11 +277,15 @@ def _assembled(x, log_w, names, ess, ess_mean, ess_sd, r_hat) -> Marginals:
         bad = ~np.isfinite(e_mean) | ~np.isfinite(mean) | ~np.isfinite(sd)
         e_mean, e_sd = np.where(bad, np.inf, e_mean), np.where(bad | ~np.isfinite(e_sd), np.inf, e_sd)
         mark = np.where(e_sd > np.maximum(SETTLED, BY_CHANCE * np.maximum(by_weights, (2 * ess) ** -0.5)), SD, 0)
-        mark = np.where(e_mean > np.maximum(SETTLED, BY_CHANCE * np.maximum(by_weights, ess**-0.5)), MEAN_AND_SD, mark)
-        tail = np.full(len(sd), np.nan)
+        in_scale, tail = e_mean.copy(), np.full(len(sd), np.nan)
         some = np.flatnonzero(mark)
-        if some.size:
-            tail[some] = tail_error(_deviations(x[:, some], w), np.full(some.size, float(s)))[1]
+        if some.size:  # where there is no sd to measure by, a mean is measured by the width of the middle
+            away, width = _deviations(x[:, some], w)
+            tail[some] = tail_error(away, np.full(some.size, float(s)))[1]
+            in_scale[some] *= np.maximum(sd[some] / np.maximum(width, 1e-300), 1.0)
+        mark = np.where(
+            in_scale > np.maximum(SETTLED, BY_CHANCE * np.maximum(by_weights, ess**-0.5)), MEAN_AND_SD, mark
+        )
         return mean, sd, e_mean * sd, e_sd * sd, tail, mark, kurtosis
 
     with np.errstate(all="ignore"):
@@ -317,10 +323,11 @@ def _beyond(z: Float[np.ndarray, "S Q"], w: Float[np.ndarray, " S"]) -> tuple[np
     return found[0], found[1]
 
 
-def _deviations(x: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """|x - median| of as many draws as there are, by their weights, in units of their median."""
+def _deviations(x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(|x - median| of as many draws as there are, by their weights, in units of their median; that in a normal's sd)."""
     if w.min() < w.max():
         at = np.searchsorted(np.cumsum(w), (np.arange(len(w)) + 0.5) / len(w))
         x = x[np.minimum(at, len(w) - 1)]
     x = np.abs(x - np.median(x, 0))
-    return x / np.maximum(np.median(x, 0), 1e-300)
+    middle = np.maximum(np.median(x, 0), 1e-300)
+    return x / middle, middle / NORMAL_QUARTILE

@@ -9,7 +9,7 @@ import numpy as np
 from ..algorithms.heavy_tails import HeavyTails
 from ..algorithms.importance import Weighted
 from ..algorithms.solver import Solution
-from .marginals import MEAN_AND_SD, SD, Marginals, Move, tail_error
+from .marginals import LONG_TAIL, MEAN_AND_SD, NORMAL_QUARTILE, SD, Marginals, Move, tail_error
 from .verdict import ESS_GOOD, ESS_USABLE, KHAT_GOOD, KHAT_USABLE, Diagnosis, Judgement, Verdict, graded, undetermined
 from .witness import Testimony
 
@@ -20,11 +20,11 @@ CHAIN_SD_ERROR = 0.025, 0.15  # chains tell their own error only where they have
 SHIFT = 0.05, 0.3  # by which reweighting may move an uncorrected q
 CORRECTION = 0.2, 1.0  # by which importance weights may move q if the result is to be trusted
 RHAT = 1.015, 1.1  # at which sampling stops: chains that ran out of steps before are no better than that
+APART = 1.3  # an R-hat of chains that have settled, each in a place of its own
 STEIN = 5.5, 12.0
 DIVERGED, STUCK = 0.005, 0.25  # shares: of proposals; of the iterations one chain may rest in one place
 UNDEFINED = 0.001, 0.2
 WEIGHED_ESS = 0.5
-NORMAL_QUARTILE = 0.6744897501960817
 ELBO_ERROR, ELBO_SHARE = 100.0, 0.1  # nats, or of the value: errors of a number that says something
 
 
@@ -194,12 +194,18 @@ def _chains(judge: Judgement, case: Case, details: dict) -> None:
     name = lambda key: c[key]
     details |= {"chains": dict(c.items())}
     level = graded(c["rhat"], *RHAT)
-    judge(level, f"The largest R-hat of the chains is {c['rhat']:.3f}"
-          + (f" ({name('rhat_worst')}): they do not agree on it. Reparameterize it (a non-centred hierarchy), or allow "
-             "more time." if level else "."))  # fmt: skip
+    few = HALVES_BY_CHANCE * c["se_mean"]  # among many coordinates some halves differ by as much
+    no_tail = float(case.marginals.kurtosis.max(initial=0.0)) < LONG_TAIL
+    apart = no_tail and c["rhat"] > APART and c["halves"] <= max(0.1, few)
+    why = ("each chain stays where it is, and not all in one place: modes that they do not move between. What each "
+           "mode holds is not known from them." if apart else
+           "they do not agree on it. Reparameterize it (a non-centred hierarchy), or allow more time.")  # fmt: skip
+    judge(
+        level,
+        f"The largest R-hat of the chains is {c['rhat']:.3f}" + (f" ({name('rhat_worst')}): {why}" if level else "."),
+    )
     slow = "the chains do not mix" if c["rhat"] > RHAT[0] else "the chains move too slowly for as few iterations"
     _errors(judge, case, slow, c, (MEAN_ERROR, CHAIN_SD_ERROR))
-    few = HALVES_BY_CHANCE * c["se_mean"]  # among many coordinates some halves differ by as much
     judge(
         graded(c["halves"], max(0.1, few), max(0.3, few)),
         f"First and second half of the chains differ by {c['halves']:.2f} sd.",

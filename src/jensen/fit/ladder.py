@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..algorithms.dadvi import DADVI
-from ..algorithms.gaussian import Gaussian, safe_cholesky
+from ..algorithms.gaussian import Gaussian, Mixture, safe_cholesky
 from ..algorithms.heavy_tails import FEW as FEW_FOR_TAILS
 from ..algorithms.heavy_tails import HeavyTails, Tails
 from ..algorithms.importance import HOPELESS, Weighted, corrected, n_proposals, proposal_of, weigh
@@ -223,7 +223,7 @@ class Ladder:
 
     def _tails(self, view: View, base: Step) -> Step | None:
         """Where a Gaussian's tails end too soon; None if that is no better."""
-        if view.target.dim > FEW_FOR_TAILS or not isinstance(base.own.q, Gaussian):
+        if view.target.dim > FEW_FOR_TAILS or not isinstance(base.own.q, Gaussian | Mixture):
             return None
         own = dataclasses.replace(base.own, findings={**base.own.findings, "weighted": base.weighed})
         step = self._run(view, "student-t + importance", Tails(), dataclasses.replace(base, own=own))

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import t as student_t
 
-from ..algorithms.gaussian import Gaussian, Mixture, safe_cholesky
+from ..algorithms.gaussian import Gaussian, Mixture, one_gaussian, safe_cholesky
 from ..algorithms.heavy_tails import HeavyTails
 from ..algorithms.importance import n_proposals, proposal_of, weigh
 from ..algorithms.low_rank import LowRankGaussian
@@ -220,18 +220,11 @@ def thinned(segment: Segment, stride: int) -> Segment:
 def gaussian_of(q: Gaussian | Mixture | LowRankGaussian) -> Gaussian:
     """One Gaussian with the moments of a mixture of Gaussians; of a low-rank one, in many dimensions, its variances; of one
     with heavy tails its core."""
-    if isinstance(q, Gaussian):
-        return q
     if isinstance(q, HeavyTails):
         return q.gaussian
     if isinstance(q, LowRankGaussian):
         return Gaussian(q.mean, q.sd)
-    pairs = list(zip(q.weights, q.components, strict=True))
-    mean = np.sum([w * c.mean for w, c in pairs], 0)
-    if any(c.diagonal for _, c in pairs):
-        return Gaussian(mean, np.sqrt(np.sum([w * (c.sd**2 + (c.mean - mean) ** 2) for w, c in pairs], 0)))
-    second = [w * (c.root @ c.root.T + np.outer(c.mean - mean, c.mean - mean)) for w, c in pairs]
-    return Gaussian(mean, safe_cholesky(np.sum(second, 0)))
+    return one_gaussian(q)
 
 
 def pooled_gaussian(u: Float[np.ndarray, "n D"], old: Gaussian) -> Gaussian:
