@@ -23,7 +23,7 @@ REPEATS, N = 100, 4096
 
 
 def log_normal_sd(sigma):
-    return log_normal_sd(sigma)
+    return math.sqrt(math.expm1(sigma**2) * math.exp(sigma**2))
 
 
 LAWS = {  # name: draws, mean, sd
