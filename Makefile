@@ -11,7 +11,7 @@ PYTEST = $(BIN)/python -m pytest -n 2 --dist loadgroup --max-worker-restart 0
 ROUNDS ?= 5
 SEEDS ?= 0 1 2
 
-.PHONY: help demo test test-all lint types docs bench bench-posteriors bench-peers bench-scaling clean
+.PHONY: help demo test test-all lint types docs bench bench-posteriors bench-constrained bench-peers bench-scaling clean
 
 help:
 	@echo "make demo              fit two models on real data and write their reports (creates $(VENV))"
@@ -21,6 +21,7 @@ help:
 	@echo "make docs              regenerate docs/validity.md, and the list of cells that tests cover"
 	@echo "make bench             speed against other libraries (creates $(BENCH_VENV))"
 	@echo "make bench-posteriors  quality on posteriordb and other hard posteriors (all of them with JENSEN_DATA)"
+	@echo "make bench-constrained means and sds in the user's coordinates, on sixty posteriors where they are known exactly"
 	@echo "make bench-peers       the same posteriors beside other libraries: speed and quality (creates $(BENCH_VENV))"
 	@echo "make bench-scaling     time and memory against dimension, with docs/images/scaling.png"
 
@@ -66,6 +67,9 @@ bench: $(BENCH_VENV)/.ready
 bench-posteriors: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.posteriors.run --fresh --seeds $(SEEDS) --out benchmarks/results/posteriors.jsonl \
 		$(if $(JENSEN_DATA),--root $(JENSEN_DATA))
+
+bench-constrained: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.posteriors.constrained --seeds $(SEEDS) --out benchmarks/results/constrained.jsonl
 
 bench-peers: $(BENCH_VENV)/.ready
 	$(BENCH_VENV)/bin/python -m benchmarks.posteriors.peers --out benchmarks/results/peers.jsonl \

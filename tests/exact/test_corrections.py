@@ -11,6 +11,7 @@ from jensen.algorithms.importance import proposal_of, weigh
 from jensen.algorithms.solver import Solution
 from jensen.algorithms.target import Target
 from jensen.diagnostics import witness
+from jensen.diagnostics.marginals import of_chains
 from jensen.diagnostics.tails import improper_direction
 from jensen.errors import IncompatibleComposition
 from jensen.models import BlackBox, LogDensity
@@ -72,6 +73,13 @@ def within(draws, mean, sd, checks, limit=LIMIT):
     return max(off.max(), spread.max()) < limit
 
 
+def stated(solution):
+    """The standard errors of the chains' means, in sd, and sds, relative, as they are reported; of the worst coordinate."""
+    chains = solution.draws.reshape(*solution.findings["shape"], -1)
+    mean, sd = of_chains(chains, [str(i) for i in range(chains.shape[2])]).errors()
+    return {"se_mean": mean.max(), "se_sd": sd.max()}
+
+
 # ---- chains ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", ["hmc", "mala"])
 def test_chains_give_the_moments_of_a_gaussian_within_their_error(kind):
@@ -79,7 +87,7 @@ def test_chains_give_the_moments_of_a_gaussian_within_their_error(kind):
     sd = np.sqrt(np.diagonal(covariance))
     start = Solution(Gaussian(mean + 0.7 * sd, np.linalg.cholesky(covariance) * 0.6))
     solution = Chains(kind).solve(Target(model), start, 0)
-    checks = solution.findings["chains"]
+    checks = solution.findings["chains"] | stated(solution)
     assert checks["rhat"] < 1.1 and checks["se_mean"] < 0.05
     assert within(solution.draws, mean, sd, checks)
     assert not within(solution.draws, mean + 0.3 * sd, sd, checks)  # the control
@@ -89,7 +97,7 @@ def test_chains_give_the_moments_of_a_gaussian_within_their_error(kind):
 def test_chains_give_the_moments_of_a_banana_within_their_error():
     model, mean, sd = banana()
     solution = Chains().solve(Target(model), None, 0)
-    checks = solution.findings["chains"]
+    checks = solution.findings["chains"] | stated(solution)
     assert checks["se_mean"] < 0.1 and within(solution.draws, mean, sd, checks)
     assert not within(solution.draws[:, ::-1], mean, sd, checks)
     assert checks["stein"] < 6

@@ -120,6 +120,18 @@ def defensive(q: Gaussian | Mixture, share: float = 0.25, df: float = 5.0) -> Mi
     return Mixture(components, weights)
 
 
+def one_gaussian(q: Gaussian | Mixture) -> Gaussian:
+    """Itself, or the Gaussian with the moments of a mixture of Gaussians."""
+    if isinstance(q, Gaussian):
+        return q
+    pairs = list(zip(q.weights, q.components, strict=True))
+    mean = np.sum([w * c.mean for w, c in pairs], 0)
+    if any(c.diagonal for _, c in pairs):
+        return Gaussian(mean, np.sqrt(np.sum([w * (c.sd**2 + (c.mean - mean) ** 2) for w, c in pairs], 0)))
+    second = [w * (c.root @ c.root.T + np.outer(c.mean - mean, c.mean - mean)) for w, c in pairs]
+    return Gaussian(mean, safe_cholesky(np.sum(second, 0)))
+
+
 def standardised_draws(n: int, dim: int, seed: int) -> Float[np.ndarray, "n D"]:
     """Quasi-random normal draws (scrambled Sobol) with mean exactly 0 and covariance exactly I; needs n > dim."""
     sobol = qmc.Sobol(dim, rng=np.random.default_rng(seed)) if dim <= qmc.Sobol.MAXDIM else None

@@ -62,11 +62,6 @@ class Weighted:
         at = np.searchsorted(edges, (np.arange(n) + rng.random()) / n)
         return rng.permutation(np.minimum(at, len(w) - 1))
 
-    def errors(self) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, " D"]]:
-        """Standard errors of mean (in sd) and sd (relative) of each coordinate, from the weights."""
-        w, x = self.weights[:, None], (self.u - self.mean) / np.maximum(self.sd, 1e-300)
-        return np.sqrt((w**2 * x**2).sum(0)), 0.5 * np.sqrt((w**2 * (x**2 - 1) ** 2).sum(0))
-
 
 def weigh(target: Target, proposal: Any, n: int, seed: int) -> Weighted:
     """n draws of a proposal (`sample`, `log_prob`), weighed; an eighth of them where these say that there is no hope, and

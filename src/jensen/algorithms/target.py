@@ -18,6 +18,7 @@ from ..models.base import AbstractModel
 from ..tree import Layout
 from .budget import Budget, OutOfBudget
 from .pace import Pace
+from .reported import Reported
 
 BLOCK = 64  # points evaluated by one call of the one compiled program
 DIFFERENCE = 1e-5  # step of central differences for a density without derivatives, relative to 1 + |u|
@@ -98,6 +99,7 @@ class Target:
         arrays, static = eqx.partition(self.traced, eqx.is_array)
         leaves, treedef = jax.tree.flatten((arrays, self.batch))
         self.leaves, self.program = tuple(leaves), FlatDensity(Static(static), self.layout, treedef)
+        self.reported = Reported(self.model, self.layout)
         self.budget = budget if budget is not None else Budget.unlimited()
         self.pace = Pace(self.budget, BLOCK)
         self.evaluations, self.seconds, self.n_not_a_number = 0, 0.0, 0

@@ -66,6 +66,7 @@ def print_fit(fit: Any, saved: Path | None) -> None:
     from rich.text import Text
 
     from ..fit.result import bound_in_words
+    from ..report.tables import cell, shown_columns
 
     console = Console(highlight=False, soft_wrap=True)
     verdict = str(fit.verdict)
@@ -85,8 +86,11 @@ def print_fit(fit: Any, saved: Path | None) -> None:
     numbers = f"  {bound_in_words(d)}   {work(fit)}, {fit.seconds:.1f} s   {fit.why}"
     console.print(Text(numbers))
     print_trail(fit, console)
-    table = fit.summary()
-    rows = [[str(name), *(f"{v:.4g}" for v in row)] for name, row in zip(table.index, table.to_numpy(), strict=True)]
+    table = shown_columns(fit.summary())
+    rows = [
+        [str(name), *(cell(v, lambda v: f"{v:.4g}") for v in row)]
+        for name, row in zip(table.index, table.to_numpy(), strict=True)
+    ]
     print_table(["parameter", *table.columns], rows[:ROWS])
     if len(rows) > ROWS:
         console.print(Text(f"... and {len(rows) - ROWS} more: --json, or fit.summary() in Python"))

@@ -3,7 +3,6 @@
 import numpy as np
 from jaxtyping import Float
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 
 def _split(x: Float[np.ndarray, "C N D"]) -> Float[np.ndarray, "2C M D"]:
@@ -11,10 +10,14 @@ def _split(x: Float[np.ndarray, "C N D"]) -> Float[np.ndarray, "2C M D"]:
     return np.concatenate([x[:, :half], x[:, x.shape[1] - half :]])
 
 
-def _normal_scores(x: Float[np.ndarray, "C N D"]) -> Float[np.ndarray, "C N D"]:
+def normal_scores(x: Float[np.ndarray, "C N D"]) -> Float[np.ndarray, "C N D"]:
+    """Normal quantiles of the ranks among all draws of a coordinate; equal draws in the order they are in."""
     c, n, d = x.shape
-    ranks = rankdata(x.reshape(c * n, d), axis=0)
-    return ndtri((ranks - 0.375) / (c * n + 0.25)).reshape(c, n, d)
+    scores = ndtri((np.arange(1, c * n + 1) - 0.375) / (c * n + 0.25))
+    out = np.empty((d, c * n))
+    for column, place in zip(np.ascontiguousarray(x.reshape(c * n, d).T), out, strict=True):
+        place[np.argsort(column)] = scores
+    return out.T.reshape(c, n, d)
 
 
 def _plain_rhat(x: Float[np.ndarray, "C N D"]) -> Float[np.ndarray, " D"]:
@@ -34,9 +37,13 @@ def rhat(x: Float[np.ndarray, "C N D"]) -> Float[np.ndarray, " D"]:
 
     Reference:  Vehtari, Gelman, Simpson, Carpenter and Buerkner (2021).  [vehtari2021rhat]
     """
-    halves = _split(x)
-    folded = np.abs(halves - np.median(halves, (0, 1)))
-    return np.maximum(_plain_rhat(_normal_scores(halves)), _plain_rhat(_normal_scores(folded)))
+    return rhat_of_scores(x, normal_scores(x))
+
+
+def rhat_of_scores(x: Float[np.ndarray, "C N D"], scores: Float[np.ndarray, "C N D"]) -> Float[np.ndarray, " D"]:
+    """The same, where the normal scores of x are known."""
+    folded = normal_scores(np.abs(x - np.median(x, (0, 1))))
+    return np.maximum(_plain_rhat(_split(scores)), _plain_rhat(_split(folded)))
 
 
 def ess(x: Float[np.ndarray, "C N D"]) -> Float[np.ndarray, " D"]:

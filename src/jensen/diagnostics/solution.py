@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from ..algorithms.heavy_tails import HeavyTails
 from ..algorithms.importance import Weighted
 from ..algorithms.solver import Solution
-from .verdict import ESS_GOOD, ESS_USABLE, KHAT_GOOD, KHAT_USABLE, Diagnosis, Judgement, Verdict, graded
+from .marginals import LONG_TAIL, MEAN_AND_SD, NORMAL_QUARTILE, SD, Marginals, Move, tail_error
+from .verdict import ESS_GOOD, ESS_USABLE, KHAT_GOOD, KHAT_USABLE, Diagnosis, Judgement, Verdict, graded, undetermined
 from .witness import Testimony
 
 MEAN_ERROR = 0.035, 0.15  # standard error of a mean, in sd: good, usable
@@ -18,24 +20,31 @@ CHAIN_SD_ERROR = 0.025, 0.15  # chains tell their own error only where they have
 SHIFT = 0.05, 0.3  # by which reweighting may move an uncorrected q
 CORRECTION = 0.2, 1.0  # by which importance weights may move q if the result is to be trusted
 RHAT = 1.015, 1.1  # at which sampling stops: chains that ran out of steps before are no better than that
+APART = 1.3  # an R-hat of chains that have settled, each in a place of its own
 STEIN = 5.5, 12.0
 DIVERGED, STUCK = 0.005, 0.25  # shares: of proposals; of the iterations one chain may rest in one place
 UNDEFINED = 0.001, 0.2
 WEIGHED_ESS = 0.5
+ELBO_ERROR, ELBO_SHARE = 100.0, 0.1  # nats, or of the value: errors of a number that says something
 
 
 @dataclasses.dataclass
 class Case:
     """What is known when a solution is judged.
 
-    weighed: importance weights of fresh draws from q with heavy tails.   improper: a parameter whose tail has no
-    integral.   testimony: the witness's, or None if it was not heard.   earlier: evidence estimates of rungs below
-    that may be trusted.   spent: the budget ran out.
+    weighed:   importance weights of fresh draws from q with heavy tails.
+    marginals: of what is reported, by the draws that are the result.
+    move:      of an uncorrected q, how far weights would move what is reported.
+    improper:  a parameter whose tail has no integral.
+    testimony: the witness's, or None if it was not heard.
+    evidence:  of a rung that may be trusted.   spent: the budget ran out.
     """
 
     solution: Solution
     weighed: Weighted
     names: list[str]
+    marginals: Marginals
+    move: Move | None = None
     improper: str | None = None
     testimony: Testimony | None = None
     evidence: tuple[float, float] | None = None
@@ -52,6 +61,7 @@ def judge_solution(case: Case) -> Diagnosis:
         judge(2, f"The density does not fall off along {case.improper}: the posterior has no finite integral, or "
               "does not identify it. Give it a proper prior, or remove it.")  # fmt: skip
     {"none": _uncorrected, "importance": _importance, "chains": _chains}[s.corrected](judge, case, details)
+    undetermined(judge, case.marginals)
     if w.undefined > 0:
         level = graded(w.undefined, *UNDEFINED)
         judge(level, f"The log density is NaN at {w.undefined:.1%} of the draws from q"
@@ -61,21 +71,29 @@ def judge_solution(case: Case) -> Diagnosis:
         judge(1 if judge.level else 0, "The budget was used up" + (" before the checks were passed: allow more."
               if judge.level else "."))  # fmt: skip
     details["faults"] = judge.faults
+    elbo, elbo_se = _elbo(s.q, case.own or w)
+    if math.isnan(elbo):
+        judge(0, "The ELBO of q is not determined: a few draws far out decide it.")
     verdict, reasons = judge.result()
-    elbo, elbo_se = _elbo(s, w)
     evidence = case.evidence or w.evidence
     return Diagnosis(
         verdict, reasons, w.khat, w.ess, elbo, elbo_se, float(evidence[0]), float(evidence[1]), len(w.u), details
     )
 
 
-def _elbo(s: Solution, w: Weighted) -> tuple[float, float]:
-    """Of the proposal with its heavy tails, from the draws where the density is defined."""
-    log_w = w.log_p - w.log_q
-    log_w = log_w[np.isfinite(log_w)]
-    if not log_w.size:
+def _elbo(q: Any, w: Weighted) -> tuple[float, float]:
+    """E_q[log p - log q] by weights q / proposal, which are bounded: the proposal's own heavy tails would decide the mean, and
+    for a density that falls off fast leave it none. From the draws where the density is defined; NaN where a few of them
+    decide it even so. Of a q with tails of its own, that of the Gaussian it is made of."""
+    log_q = np.asarray((q.base if isinstance(q, HeavyTails) else q).log_prob(w.u))
+    ratio = np.exp(log_q - w.log_q)
+    known = np.isfinite(w.log_p) & np.isfinite(log_q) & (ratio > 0)
+    if not known.any():
         return -math.inf, math.inf
-    return float(log_w.mean()), float(log_w.std() / math.sqrt(log_w.size))
+    ratio, term = ratio[known] / ratio[known].mean(), (w.log_p - log_q)[known]
+    value = float((ratio * term).mean())
+    error = float(tail_error((ratio * (term - value))[:, None], np.full(1, float(known.sum())))[0][0])
+    return (value, error) if error < max(ELBO_ERROR, ELBO_SHARE * abs(value)) else (math.nan, math.inf)
 
 
 def _weights(judge: Judgement, w: Weighted, ess_good: float) -> None:
@@ -91,11 +109,19 @@ def _weights(judge: Judgement, w: Weighted, ess_good: float) -> None:
           + (f"; want at least {ess_good:.0%}." if level else "."))  # fmt: skip
 
 
-def _error(judge: Judgement, details: dict, what: str, value: float, name: str, limits: tuple[float, float]) -> None:
-    level = graded(value, *limits)
-    details["error_faults"] = details.get("error_faults", 0) + level
-    judge(level, f"The Monte Carlo error of {what} is at most {value:.3f}"
-          + (f" (worst: {name}, want {limits[0]}): its tail is heavier than draws can settle." if level else "."))  # fmt: skip
+def _errors(judge: Judgement, case: Case, few: str, others: dict[str, Any], limits: tuple) -> None:
+    """Monte Carlo errors of the means and sds that are reported, and of the latent's by ranks. What a tail leaves
+    undetermined is not among them: `few` says why draws may be worth too little otherwise."""
+    m = case.marginals
+    for i, (what, error) in enumerate(zip(("a mean, in sd,", "an sd, relative,"), m.errors(), strict=True)):
+        key = ("se_mean", "se_sd")[i]
+        judged = np.where(m.undetermined >= (MEAN_AND_SD, SD)[i], 0.0, error)
+        value, name = float(judged.max(initial=0.0)), m.names[int(np.argmax(judged))] if m.names else ""
+        if others.get(key, 0.0) > value:
+            value, name = others[key], others[f"{key}_worst"]
+        level = graded(value, *limits[i])
+        judge(level, f"The Monte Carlo error of {what} is at most {value:.3f}"
+              + (f" (worst: {name}, want {limits[i][0]}): {few}." if level else "."))  # fmt: skip
 
 
 def _uncorrected(judge: Judgement, case: Case, details: dict) -> None:
@@ -103,6 +129,9 @@ def _uncorrected(judge: Judgement, case: Case, details: dict) -> None:
     _weights(judge, w, ESS_GOOD)
     shift, change, worst = difference(case.solution.q, case.own or w, case.names)
     details |= {"shift": shift, "sd_change": change, "worst": worst}
+    if case.move is not None and max(case.move[:2]) > max(shift, change):
+        shift, change, worst, _ = case.move
+        details |= {"shift": shift, "sd_change": change, "worst": worst}
     level = 0 if max(shift, change) <= SHIFT[0] else 1 if max(shift, change) <= SHIFT[1] else 2
     judge(level, ("Correcting q by importance weights moves the estimates " if level
           else "Correcting q by importance weights would move the estimates only ")
@@ -113,11 +142,26 @@ def difference(q: Any, w: Weighted, names: list[str]) -> tuple[float, float, str
     """Largest move of a mean (in sd) and of an sd (log ratio) from q to its weighted draws, and the coordinate."""
     if not np.isfinite(w.log_p).any():
         return math.inf, math.inf, "all"
-    mean, sd = moments(q)
-    shift = np.abs(w.mean - mean) / np.maximum(np.minimum(sd, w.sd), 1e-300)
-    change = np.abs(np.log(np.maximum(w.sd, 1e-300) / sd))
+    if isinstance(q, HeavyTails):  # whose moments may not exist
+        u = q.sample(np.random.default_rng(0), 4096)
+        (mean, sd), (new, new_sd) = _by_quartiles(u, np.full(len(u), 1 / len(u))), _by_quartiles(w.u, w.weights)
+    else:
+        (mean, sd), (new, new_sd) = moments(q), (w.mean, w.sd)
+    shift = np.abs(new - mean) / np.maximum(np.minimum(sd, new_sd), 1e-300)
+    change = np.abs(np.log(np.maximum(new_sd, 1e-300) / sd))
     worst = int(np.argmax(np.maximum(shift, change)))
     return float(shift.max()), float(change.max()), names[worst] if len(names) == len(shift) else f"coordinate {worst}"
+
+
+def _by_quartiles(u: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Median, and the distance of the quartiles in that of a standard normal's, of each coordinate."""
+    order = np.argsort(u, axis=0)
+    mass = np.cumsum(w[order], axis=0)
+    low, middle, high = (
+        np.take_along_axis(u, np.take_along_axis(order, (mass >= p * mass[-1]).argmax(0)[None], 0), 0)[0]
+        for p in (0.25, 0.5, 0.75)
+    )
+    return middle, (high - low) / (2 * NORMAL_QUARTILE)
 
 
 def moments(q: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -137,12 +181,7 @@ def _importance(judge: Judgement, case: Case, details: dict) -> None:
     _weights(judge, w, WEIGHED_ESS)
     if not np.isfinite(w.log_p).any():
         return
-    mean, sd = (np.asarray(e) for e in w.errors())
-    # of the resampled draws too
-    n = len(np.asarray(case.solution.draws))
-    mean, sd = np.hypot(mean, n**-0.5), np.hypot(sd, (2 * n) ** -0.5)
-    _error(judge, details, "a mean, in sd,", float(mean.max()), case.names[int(np.argmax(mean))], MEAN_ERROR)
-    _error(judge, details, "an sd, relative,", float(sd.max()), case.names[int(np.argmax(sd))], SD_ERROR)
+    _errors(judge, case, "too few of the draws carry the weights", {}, (MEAN_ERROR, SD_ERROR))
     shift, change, worst = difference(case.solution.q, case.own or w, case.names)
     details |= {"shift": shift, "sd_change": change, "worst": worst}
     level = graded(max(shift, change), *CORRECTION)
@@ -155,12 +194,18 @@ def _chains(judge: Judgement, case: Case, details: dict) -> None:
     name = lambda key: c[key]
     details |= {"chains": dict(c.items())}
     level = graded(c["rhat"], *RHAT)
-    judge(level, f"The largest R-hat of the chains is {c['rhat']:.3f}"
-          + (f" ({name('rhat_worst')}): they do not agree on it. Reparameterize it (a non-centred hierarchy), or allow "
-             "more time." if level else "."))  # fmt: skip
-    _error(judge, details, "a mean, in sd,", c["se_mean"], name("se_mean_worst"), MEAN_ERROR)
-    _error(judge, details, "an sd, relative,", c["se_sd"], name("se_sd_worst"), CHAIN_SD_ERROR)
     few = HALVES_BY_CHANCE * c["se_mean"]  # among many coordinates some halves differ by as much
+    no_tail = float(case.marginals.kurtosis.max(initial=0.0)) < LONG_TAIL
+    apart = no_tail and c["rhat"] > APART and c["halves"] <= max(0.1, few)
+    why = ("each chain stays where it is, and not all in one place: modes that they do not move between. What each "
+           "mode holds is not known from them." if apart else
+           "they do not agree on it. Reparameterize it (a non-centred hierarchy), or allow more time.")  # fmt: skip
+    judge(
+        level,
+        f"The largest R-hat of the chains is {c['rhat']:.3f}" + (f" ({name('rhat_worst')}): {why}" if level else "."),
+    )
+    slow = "the chains do not mix" if c["rhat"] > RHAT[0] else "the chains move too slowly for as few iterations"
+    _errors(judge, case, slow, c, (MEAN_ERROR, CHAIN_SD_ERROR))
     judge(
         graded(c["halves"], max(0.1, few), max(0.3, few)),
         f"First and second half of the chains differ by {c['halves']:.2f} sd.",

@@ -17,13 +17,13 @@ FLAT = 1e-10  # share of the largest variance below which q has no width in a di
 def identity_scores(
     x: Float[np.ndarray, "T C D"], g: Float[np.ndarray, "T C D"]
 ) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, " D"]]:
-    """|z| of the identities E[g] = 0 and E[(u - m) g] = -1 for each coordinate, g = grad log p.
+    """|z| of the identities E[g] = 0 and E[(u - m) g] = -1 for each coordinate, g = grad log p, m the median.
 
     The error is that between the C chains of T draws each; independent draws are chains of one draw.
     """
     c = x.shape[1]
     score = lambda terms: terms.mean((0, 1)) / (terms.mean(0).std(0, ddof=1) / math.sqrt(c) + 1e-12)
-    return np.abs(score(g)), np.abs(score((x - x.mean((0, 1))) * g + 1))
+    return np.abs(score(g)), np.abs(score((x - np.median(x, (0, 1))) * g + 1))
 
 
 def by_chance(n_coordinates: int, n_chains: int) -> float:

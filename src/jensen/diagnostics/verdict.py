@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .activity import Activity, judged
+from .marginals import MEAN_AND_SD, SD, Marginals, Move
 from .psis import importance_ess, psis
 
 
@@ -28,6 +29,7 @@ SHIFT_GOOD = 0.06  # posterior standard deviations that reweighting may move a m
 SD_GOOD = 0.05  # relative change of a standard deviation under reweighting
 ELBO_SE_GOOD = 0.1  # nats
 FEW_DRAWS = 200  # from which an sd is known to 5 %
+NAMED = 3  # quantities in a sentence
 
 
 @dataclasses.dataclass
@@ -90,6 +92,21 @@ def graded(value: float, good: float, usable: float) -> int:
     return 0 if value <= good else 1 if value <= usable else 2
 
 
+def undetermined(judge: Judgement, m: Marginals) -> None:
+    """Names what the draws leave open. It is no fault of the rest, whose verdict stands."""
+    kinds = (MEAN_AND_SD, "mean and sd", "a mean exists below 1"), (SD, "sd", "an sd exists below 0.5")
+    for mark, what, needs in kinds:
+        at = np.flatnonzero(m.undetermined == mark)
+        if not at.size:
+            continue
+        at = at[np.argsort(-np.nan_to_num(m.tail[at]))]
+        more = f" and {at.size - NAMED} more" if at.size > NAMED else ""
+        names = ", ".join(m.names[i] for i in at[:NAMED]) + more
+        index = f"; the tail index of {m.names[at[0]]} is {m.tail[at[0]]:.2f}, {needs}" if m.tail[at[0]] > 0.25 else ""
+        judge(0, f"{what} of {names}: not determined, since a tail holds more of it than {m.n:,} draws settle{index}. "
+              "Use the quantiles.")  # fmt: skip
+
+
 def judge_ending(judge: Judgement, why: str, skipped: int, n_steps: int, *, matters: bool) -> None:
     """What the way the optimisation ended says. Where importance weights already vouch for q it `matters` less."""
     if why == "diverged":
@@ -126,8 +143,13 @@ def diagnose_global(
     skipped: int,
     n_steps: int,
     complete: bool = True,
+    move: Move | None = None,
+    marginals: Marginals | None = None,
 ) -> Diagnosis:
-    """From draws of q over global latents: k-hat, ESS, and how far reweighting to the posterior moves the moments."""
+    """From draws of q over global latents: k-hat, ESS, and how far reweighting to the posterior moves the moments.
+
+    move: how far the weights move what is reported.   marginals: of what is reported, by draws of q.
+    """
     judge = Judgement()
     log_w = np.asarray(log_p, np.float64) - np.asarray(log_q, np.float64)
     bad = ~np.isfinite(log_w)
@@ -167,6 +189,8 @@ def diagnose_global(
         + ("." if not level else f"; want at least {ESS_GOOD:.0%}."),
     )
     shift, sd_ratio, worst = moved(coordinates, smoothed.log_weights, names)
+    if move is not None and max(move[:2]) > max(shift, sd_ratio):
+        shift, sd_ratio, worst, _ = move
     level = 0 if shift <= SHIFT_GOOD and sd_ratio <= SD_GOOD else 1 if shift <= 0.3 and sd_ratio <= 0.3 else 2
     tail = f"by at most {shift:.2f} sd in the mean and {sd_ratio:.0%} in the sd (worst: {worst})."
     judge(
@@ -178,6 +202,8 @@ def diagnose_global(
         )
         + tail,
     )
+    if marginals is not None:
+        undetermined(judge, marginals)
     judge(graded(elbo_se, ELBO_SE_GOOD, 1.0), f"The ELBO is {elbo:.2f} nats, with Monte Carlo error {elbo_se:.2g}.")
     judge_ending(judge, why, skipped, n_steps, matters=judge.level > 0)
     verdict, reasons = judge.result()

@@ -181,7 +181,7 @@ def _packed(target: Target, ladder: Ladder, step: Step, seed, n_draws, seconds, 
         why=s.why, seconds=seconds, step_size=None, seed=seed, draws=unravel_many(target.layout, u), log_p=log_p, log_q=log_q,
         options=_options(family, step, target, method, seed), trail=[_attempt(x) for x in ladder.steps],
         corrected=s.corrected, proposal=s.q if s.log_q is None else None, double=True,
-        proposals=(step.home.log_p, step.home.log_q),
+        proposals=(step.home.log_p, step.home.log_q), marginals=step.marginals,
     )  # fmt: skip
 
 

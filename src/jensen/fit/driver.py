@@ -1,7 +1,9 @@
 """One fit of one composition: start, step size, loop, checkpoints; then draws, verdict, result."""
 
 import dataclasses
+import functools
 import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,16 +21,19 @@ from ..arrays import in_double
 from ..batch import Batch
 from ..compiled import key_for
 from ..diagnostics.activity import activity
+from ..diagnostics.marginals import Marginals, Move, moved, of_draws
+from ..diagnostics.psis import psis
 from ..diagnostics.samples import diagnose_samples
 from ..diagnostics.verdict import FEW_DRAWS, Diagnosis, diagnose_global, diagnose_rows, noted, too_few
 from ..errors import ModelError, OptionError
 from ..facts import Fact
-from ..function import description
+from ..function import Static, description
 from ..judge import Composition
 from ..models.base import AbstractModel
 from ..models.black_box import BlackBox
 from ..tree import Layout, length, split_trainable
 from .checkpoint import Clock, check_writable, load_carry, or_warned, save_carry
+from .drawing import draw
 from .evaluate import draws_global, draws_rows, draws_streamed, draws_within, gradients_of
 from .loop import Carry, Outcome, Plan, Runner
 from .minibatch import MappedArray, Stream, n_rows, steps_per_epoch
@@ -44,6 +49,7 @@ VERDICT, TRIALS = 0.2, 0.4  # of the budget: kept for the verdict; for the step-
 STEPPING = 0.5  # of what is left: one chunk, at most
 NOISE = 4.0  # sd of the objective below its start, from which it has fallen
 EVALUATED_ROWS, DRAWS_A_ROW = 100, 200
+MANY_DRAWS = 8  # times as many, without densities, where these settle what is reported
 
 
 @dataclasses.dataclass(frozen=True)
@@ -293,6 +299,7 @@ def _result(algorithm, composition, job, runner, outcome, history, step_size) ->
     parts = algorithm.fitted(params, carry)
     why, skipped, n_steps = _why(job, outcome), int(outcome.carry.monitor.skipped), int(outcome.carry.step)
     common: dict[str, Any] = {"why": why, "skipped": skipped, "n_steps": n_steps}
+    marginals = None
     rows, complete = (_some_rows(job) if parts.model.plated else job.rows), True
     n = _paid_for(job, runner, composition, DRAWS_A_ROW if parts.model.plated else job.n_draws, rows)
     if parts.model.plated:
@@ -314,10 +321,12 @@ def _result(algorithm, composition, job, runner, outcome, history, step_size) ->
         learned = bool(jax.tree.leaves(split_trainable(parts.model)[0]))
         diagnosis = diagnose_rows(log_p - log_q, n_rows(job.rows), layers=layers, learned=learned, **common)
     else:
-        diagnosis = _global_diagnosis(z, log_p, log_q, common | {"complete": complete})
+        more = functools.partial(_constrained_draws, parts, rows, job.seed)
+        marginals = _marginals(parts.model, z, log_p, log_q, more)
+        diagnosis = _global_diagnosis(z, log_p, log_q, marginals, common | {"complete": complete})
     enough = min(FEW_DRAWS, DRAWS_A_ROW) if parts.model.plated else FEW_DRAWS
-    more = [*_step_size_at_fault(job, outcome, history), *algorithm.findings(carry), *_also_fitted(parts.model)]
-    diagnosis = noted(diagnosis, [*more, *too_few(n, enough)])
+    also = [*_step_size_at_fault(job, outcome, history), *algorithm.findings(carry), *_also_fitted(parts.model)]
+    diagnosis = noted(diagnosis, [*also, *too_few(n, enough)])
     family = type(composition.family).__name__
     seconds = outcome.seconds
     return Fit(
@@ -337,6 +346,7 @@ def _result(algorithm, composition, job, runner, outcome, history, step_size) ->
         options=_options(composition, job),
         n_skipped=skipped,
         trail=[Attempt(family, str(diagnosis.verdict), diagnosis.khat, diagnosis.elbo, seconds, why)],
+        marginals=None if marginals is None else marginals[0],
     )
 
 
@@ -376,10 +386,33 @@ def _paid_for(job: Job, runner: Runner, composition: Composition, n: int, rows: 
     return int(min(n, max(job.limit.room(runner.seconds / cells * judged), 2)))
 
 
-def _global_diagnosis(z: Any, log_p: np.ndarray, log_q: np.ndarray, common: dict) -> Diagnosis:
-    flat = np.concatenate([np.asarray(a, np.float64).reshape(len(log_p), -1) for a in jax.tree.leaves(z)], 1)
+def _marginals(model: Any, z: Any, log_p: Any, log_q: Any, more: Callable[[int], Any]) -> tuple[Marginals, Move]:
+    """Of what is reported, by q's own draws (many more of them where that settles it), and how far the weights move it."""
+    shown = jax.device_get(jax.jit(jax.vmap(model.constrain))(z))
+    names, s = Layout(jax.tree.map(lambda a: a.shape[1:], shown)).names(), len(log_p)
+    x, log_w = _flat(shown), np.asarray(log_p, np.float64) - np.asarray(log_q, np.float64)
+    move = moved(x, np.full(s, -math.log(s)), psis(log_w).log_weights, names)
+    found = of_draws(x, names)
+    if (found.undetermined > move.undetermined).any():
+        found = of_draws(_flat(more(MANY_DRAWS * s)), names)
+    return found.marked(move.undetermined), move
+
+
+def _constrained_draws(parts: Any, rows: Any, seed: int, n: int) -> Any:
+    arrays, static = eqx.partition((parts.family, parts.model), eqx.is_array)
+    return jax.device_get(draw(Static(static), arrays, jr.key_data(key_for(seed, "marginals")), n, rows, False))
+
+
+def _flat(tree: Any) -> np.ndarray:
+    leaves = [np.asarray(a, np.float64) for a in jax.tree.leaves(tree)]
+    return np.concatenate([a.reshape(len(a), -1) for a in leaves], 1)
+
+
+def _global_diagnosis(
+    z: Any, log_p: np.ndarray, log_q: np.ndarray, reported: tuple[Marginals, Move], common: dict
+) -> Diagnosis:
     names = Layout(jax.tree.map(lambda a: a.shape[1:], z)).names()
-    return diagnose_global(log_p, log_q, flat, names, **common)
+    return diagnose_global(log_p, log_q, _flat(z), names, marginals=reported[0], move=reported[1], **common)
 
 
 def _diagnosis_by_draws(model: AbstractModel, rows: Any, z: Any, log_p: np.ndarray, common: dict) -> Diagnosis:

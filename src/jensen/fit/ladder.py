@@ -9,19 +9,24 @@ import numpy as np
 
 from ..algorithms.budget import OutOfBudget
 from ..algorithms.dadvi import DADVI
-from ..algorithms.gaussian import Gaussian, safe_cholesky
+from ..algorithms.gaussian import Gaussian, Mixture, safe_cholesky
+from ..algorithms.heavy_tails import FEW as FEW_FOR_TAILS
+from ..algorithms.heavy_tails import HeavyTails, Tails
 from ..algorithms.importance import HOPELESS, Weighted, corrected, n_proposals, proposal_of, weigh
 from ..algorithms.laplace import Laplace, Path, distinct, search
 from ..algorithms.low_rank import DENSE
 from ..algorithms.mixture import ModeMixture
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
+from ..diagnostics.marginals import Marginals, Move, moved, of_chains, of_draws, of_weighted
+from ..diagnostics.psis import log_sum
 from ..diagnostics.solution import Case, difference, judge_solution
 from ..diagnostics.tails import improper_direction
-from ..diagnostics.verdict import Diagnosis, Verdict
+from ..diagnostics.verdict import ESS_USABLE, KHAT_USABLE, Diagnosis, Verdict
 from ..diagnostics.witness import Testimony, call_witness
-from ..samplers.chains import Chains, gaussian_of
+from ..samplers.chains import Chains, gaussian_of, reported_chains, unvisited_tails
 from ..samplers.conditional import ConditionalGaussian
+from ..samplers.tilted import settle
 from .methods import SOLVERS
 from .view import View
 
@@ -30,6 +35,7 @@ FEW = 30  # dimensions
 MOST_BLOCKS = 16  # of 64 particles
 USUAL = 0.99  # share of q's draws below whose log-weights a particle is no lead
 PLAIN = 0.02  # by which weights may move a Gaussian that is kept as it is
+MANY_DRAWS = 8  # times as many as are weighed, of a q that is the answer
 RANK = {Verdict.RELIABLE: 2, Verdict.DOUBTFUL: 1, Verdict.UNRELIABLE: 0}
 
 
@@ -46,6 +52,7 @@ class Step:
     own: Solution
     view: View
     home: Weighted
+    marginals: Marginals
     climbed: str = ""  # why it was not the last
 
 
@@ -79,6 +86,8 @@ class Ladder:
             return None
         views = [(own, base)]
         if self._more():
+            base = self._tails(own, base) or base
+        if self._more():
             self._climbs()
             other = self.other()
             found = None if other is None else self._unless_spent(self._gaussians, other)
@@ -111,10 +120,9 @@ class Ladder:
         return self.steps[max(ranked)[2]]
 
     def _more(self) -> bool:
-        """Is there need of another rung, and leave to try it? A tail too heavy for draws is mended by no rung."""
+        """Is there need of another rung, and leave to try it?"""
         d = self.steps[-1].diagnosis
-        heavy = d.details["corrected"] == "importance" and d.details["faults"] == d.details.get("error_faults")
-        good = d.verdict is Verdict.RELIABLE or heavy
+        good = d.verdict is Verdict.RELIABLE
         return not (good or self.improper is not None or self.cut or self.target.budget.spent)
 
     # ---- rungs ---------------------------------------------------------------------------------------------------
@@ -147,13 +155,63 @@ class Ladder:
         # where the weights have failed anyway a witness only helps to find modes, and costs most in many dimensions
         heard = self.improper is None and (weighed.ess > HOPELESS or view.target.dim <= FEW)
         testimony = self._witness(view, solution, weighed) if heard else None
-        shift, change, _ = difference(solution.q, weighed, view.target.names)
         several = solution.findings.get("n_components", 1) > 1
         name = view.label + ("mixture" if several else "natural-gradient" if view.target.dim <= DENSE else "dadvi")
-        if max(shift, change) > PLAIN or several or view.back is not None:
+        if several or view.back is not None or not self._plain(solution.q, weighed):
             solution = corrected(weighed, solution, min(self.n_draws, len(weighed.u)), self.seed)
             name += " + importance"
         return self._add(view, name, solution, weighed, began, used, testimony), testimony
+
+    def _plain(self, q: Any, weighed: Weighted) -> bool:
+        """Is q the answer as it is: do weights hardly move it, nor what is reported, and do its own draws settle that?"""
+        if max(difference(q, weighed, self.target.names)[:2]) > PLAIN:
+            return False
+        if self.target.reported.identity:
+            return True
+        move = self._moved(q, weighed)
+        return max(move[:2]) <= PLAIN and not self._own_marginals(q).marked(move.undetermined).undetermined.any()
+
+    def _moved(self, q: Any, weighed: Weighted) -> Move:
+        """How far the weights move what is reported of q."""
+        log_w = q.log_prob(weighed.u) - weighed.log_q
+        shown = self.target.reported(weighed.u)
+        return moved(shown, log_w - log_sum(log_w), weighed.log_weights, self.target.reported.names)
+
+    def _own_marginals(self, q: Any) -> Marginals:
+        """Of q's own draws, of which more cost next to nothing."""
+        most = n_proposals(self.target.dim)
+        for n in (min(self.n_draws, most), MANY_DRAWS * most):
+            m = of_draws(
+                self.target.reported(q.sample(np.random.default_rng([self.seed, 3]), n)), self.target.reported.names
+            )
+            if not m.undetermined.any():
+                break
+        return m
+
+    def _marginals(self, at_home: Solution, home: Weighted) -> Marginals:
+        """Of the draws that are the result: all of them, in the coordinates that are reported."""
+        shown, names = self.target.reported, self.target.reported.names
+        if at_home.corrected == "none" or at_home.draws is None:
+            return self._own_marginals(at_home.q)
+        if at_home.corrected == "importance":
+            return of_weighted(shown(home.u), home.log_weights, names)
+        checks, u = at_home.findings["chains"], np.asarray(at_home.draws)
+        if "islands" in checks:  # resampled by their shares: what they are worth is known between the islands
+            return of_draws(shown(u), names, checks["se_mean"] ** -2)
+        x = u.reshape(*at_home.findings["shape"], -1)
+        m = of_chains(reported_chains(self.target, x), names)
+        return m.marked(unvisited_tails(self.target, x, m))
+
+    def _settled(self, view: View, case: Case, solution: Solution, weighed: Weighted) -> Case:
+        """With more draws where they would settle what is open, at no more than what the fit has cost so far."""
+        report = self.target.reported if view.back is None else lambda u: self.target.reported(view.back(u))
+        proposal, names = proposal_of(solution.q), self.target.reported.names
+        if solution.corrected == "chains" and not (weighed.khat < KHAT_USABLE and weighed.ess > ESS_USABLE):
+            return case
+        found = settle(view.target, report, names, weighed, proposal, self.seed, self.target.budget.used)[1]
+        return dataclasses.replace(
+            case, marginals=found if solution.corrected == "importance" else case.marginals.completed(found)
+        )
 
     def _from(self, view: View, u: np.ndarray, mixture: Solution) -> Solution | None:
         """A mixture with the modes reached from these points too, or None if they lead nowhere new."""
@@ -166,6 +224,14 @@ class Ladder:
             return None
         start = dataclasses.replace(mixture, findings={**mixture.findings, "components": every})
         return ModeMixture().solve(view.target, start, self.seed)
+
+    def _tails(self, view: View, base: Step) -> Step | None:
+        """Where a Gaussian's tails end too soon; None if that is no better."""
+        if view.target.dim > FEW_FOR_TAILS or not isinstance(base.own.q, Gaussian | Mixture):
+            return None
+        own = dataclasses.replace(base.own, findings={**base.own.findings, "weighted": base.weighed})
+        step = self._run(view, "student-t + importance", Tails(), dataclasses.replace(base, own=own))
+        return step if step is not None and _fitness(step.weighed) > _fitness(base.weighed) else None
 
     def _chains(self, view: View, base: Step) -> Step | None:
         return self._run(view, "hmc", Chains(), base)
@@ -257,20 +323,31 @@ class Ladder:
         blocks = 4 if solution.findings.get("n_components", 1) > 1 else 1
         if solution.draws is not None and self.steps and view.target.dim <= FEW:  # a rung has failed: look harder
             blocks = MOST_BLOCKS
-        scale = gaussian_of(solution.q) if solution.draws is None else _gaussian_like(solution)
+        plain = solution.draws is None or isinstance(solution.q, HeavyTails)
+        scale = gaussian_of(solution.q) if plain else _gaussian_like(solution)
         usual = float(np.quantile(weighed.log_p - weighed.log_q, USUAL)) if np.isfinite(largest) else None
         floor = _floor(solution, weighed)
         return call_witness(view.target, scale, proposal, float(largest), floor, self.seed, blocks, usual)
 
     def _add(self, view: View, name, solution, weighed, began, used, testimony) -> Step:
         at_home, home_weighed = view.home(self.target, solution, weighed)
+        marginals = self._marginals(at_home, home_weighed)
+        move = None
+        if at_home.corrected == "none" and np.isfinite(weighed.log_p).any():
+            move = self._moved(at_home.q, weighed)
+            marginals = marginals.marked(move.undetermined)
         case = Case(
-            at_home, home_weighed, self.target.names, self.improper, testimony, solution.evidence,
-            None if view.back is None else weighed, self.cut or self.target.budget.spent, self.target.budget.used - used,
+            at_home, home_weighed, self.target.names, marginals, move,
+            self.improper, testimony, solution.evidence, None if view.back is None else weighed,
+            self.cut or self.target.budget.spent, self.target.budget.used - used,
         )  # fmt: skip
-        spent = time.perf_counter() - began
-        diagnosis, cost = judge_solution(case), self.target.budget.used - used
-        step = Step(name, at_home, diagnosis, weighed, spent, cost, solution, view, home_weighed)
+        diagnosis = judge_solution(case)
+        reliable = diagnosis.verdict is Verdict.RELIABLE and not self.target.budget.spent
+        if reliable and at_home.corrected != "none" and marginals.undetermined.any():
+            case = self._settled(view, case, solution, weighed)
+            diagnosis = judge_solution(case)
+        spent, cost = time.perf_counter() - began, self.target.budget.used - used
+        step = Step(name, at_home, diagnosis, weighed, spent, cost, solution, view, home_weighed, case.marginals)
         self.steps.append(step)
         if self.on_step is not None:
             self.on_step(step)

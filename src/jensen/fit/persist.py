@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..arrays import lifted
+from ..diagnostics.marginals import Marginals
 from ..diagnostics.verdict import Diagnosis
 from ..errors import CheckpointError, JensenError, OptionError, explain, is_count
 from ..facts import Fact
@@ -43,6 +44,7 @@ META_FILE, ARRAYS_FILE = "fit.json", "arrays.jensen"
 OWN_ARRAYS = re.compile(r"arrays-[0-9a-f]{16}\.jensen")  # of a save that is under way, or was stopped
 CORRECTED = ("none", "importance", "chains")
 PROPOSALS = ("proposals_log_p", "proposals_log_q")
+MARGINALS = "marginals_"
 NUMBERS = ("history", "log_p", "log_q")
 SCALARS = ("why", "seconds", "step_size", "seed", "n_skipped")
 
@@ -77,6 +79,8 @@ def save(fit: Fit, folder: str | Path) -> Path:
     arrays |= {name: np.asarray(getattr(fit, name)) for name in NUMBERS}
     if fit.proposals is not None:
         arrays |= dict(zip(PROPOSALS, map(np.asarray, fit.proposals), strict=True))
+    if fit.marginals is not None:
+        arrays |= {MARGINALS + name: a for name, a in fit.marginals.arrays().items()}
     return _write(folder, meta, arrays)
 
 
@@ -247,6 +251,7 @@ def _read(
             corrected=meta.get("corrected", "none"),
             proposals=(read("p").get(PROPOSALS[0]), read("q").get(PROPOSALS[1])) if PROPOSALS[0] in arrays else None,
             double=double,
+            marginals=_marginals(read("marginals")),
             **numbers,
         )
         _must(folder, fit.corrected in CORRECTED, f"draws are {fit.corrected!r}")
@@ -259,6 +264,12 @@ def _read(
     given, rows = _given(saved, plated, read("model"), model, data)
     fit.model, fit.rows = given, fit.rows if rows is None else rows
     return fit
+
+
+def _marginals(reader: Reader) -> Marginals | None:
+    if MARGINALS + "mean" not in reader.arrays:
+        return None
+    return Marginals.of_arrays({name: reader.get(MARGINALS + name) for name in Marginals.numbers()})
 
 
 # ---- fit.json ---------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from jaxtyping import PyTree
 
 from ..arrays import given, in_double, lifted
 from ..compiled import key_for
+from ..diagnostics.marginals import Marginals
 from ..diagnostics.verdict import Diagnosis, Verdict
 from ..errors import ModelError, check_seed, explain
 from ..families.base import AbstractFamily
@@ -21,7 +22,6 @@ from ..function import Static
 from ..models.base import AbstractModel
 from ..models.coordinates import Coordinates
 from ..process import computes
-from ..tree import Layout
 from . import drawing
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ class Fit:
     proposal: Any = None
     double: bool = dataclasses.field(default_factory=in_double)
     proposals: tuple[np.ndarray, np.ndarray] | None = None
+    marginals: Marginals | None = None  # of what is reported; None: by `draws`, where it is asked for
     refit: Callable[..., "Fit"] | None = None  # fits another model with the same options
 
     def precision(self) -> Any:
@@ -258,26 +259,19 @@ class Fit:
         return jax.device_get(jax.jit(jax.vmap(jax.vmap(f)) if self.plated else jax.vmap(f))(self.draws))
 
     def summary(self, prob: float = 0.9) -> "pd.DataFrame":
-        """Mean, sd, central interval and Monte Carlo error of each coordinate, in the model's coordinates.
+        """Mean, sd, central interval and Monte Carlo errors of each coordinate, in the model's coordinates.
 
-        A row a coordinate; columns mean, sd, lower and upper ends of the interval (named by their percentage), mcse.
+        A row a coordinate; columns:
+        mean, sd:     by all there is: weighted draws, whole chains. NaN where that does not settle them.
+        5%, 50%, 95%: median and ends of the interval, named by their percentage, of the draws that `sample` gives.
+        mcse_mean, mcse_sd: Monte Carlo standard errors of mean and sd; mcse is mcse_mean.
+        ess:          effective number of draws, by ranks: what the quantiles rest on.
+        r_hat:        where chains made the draws: rank-normalised split R-hat.
+        undetermined: "", "sd", or "mean, sd": a tail holds more of it than the draws settle, or it does not exist.
         """
-        import pandas as pd
+        from .summary import summary
 
-        if not 0 < prob < 1:
-            raise ModelError(
-                explain(f"summary(prob={prob})", "it is not between 0 and 1", "it is the interval's mass", "prob=0.9")
-            )
-        draws = self._posterior
-        flat = {}
-        layout = Layout(jax.tree.map(lambda a: a.shape[1:], draws))
-        n = jax.tree.leaves(draws)[0].shape[0]
-        values = np.concatenate([np.asarray(a, np.float64).reshape(n, -1) for a in jax.tree.leaves(draws)], 1)
-        low, high = (1 - prob) / 2, 1 - (1 - prob) / 2
-        flat["mean"], flat["sd"] = values.mean(0), values.std(0, ddof=1)
-        flat[f"{100 * low:g}%"], flat["50%"], flat[f"{100 * high:g}%"] = np.quantile(values, [low, 0.5, high], axis=0)
-        flat["mcse"] = flat["sd"] / np.sqrt(n)
-        return pd.DataFrame(flat, index=pd.Index(layout.names(), name="parameter"))
+        return summary(self, prob)
 
     @_own_precision
     def to_arviz(
@@ -402,4 +396,4 @@ def bound_in_words(d: Diagnosis) -> str:
     """The two numbers that a fit is known by; a q without a density has neither."""
     if np.isnan(d.elbo) and np.isnan(d.khat):
         return "elbo and k-hat not available"
-    return f"elbo {d.elbo:,.2f}   k-hat {d.khat:.2f}"
+    return f"elbo {'not determined' if np.isnan(d.elbo) else format(d.elbo, ',.2f')}   k-hat {d.khat:.2f}"

@@ -72,8 +72,16 @@ def _attributes(fit: Any) -> dict[str, Any]:
     return {
         "inference_library": "jensen", "inference_library_version": __version__, "verdict": str(fit.verdict),
         "khat": float(fit.khat), "elbo": float(fit.elbo), "log_evidence": float(fit.log_evidence),
-        "family": str(fit.options.get("family")), "corrected": fit.corrected, **known,
+        "family": str(fit.options.get("family")), "corrected": fit.corrected, "undetermined": _undetermined(fit), **known,
     }  # fmt: skip
+
+
+def _undetermined(fit: Any) -> str:
+    """`name: what`, separated by semicolons: means and sds that the draws do not settle."""
+    if fit._constrainer() is None:  # loaded, and its coordinates are code
+        return ""
+    marks = fit.summary()["undetermined"]
+    return "; ".join(f"{name}: {mark}" for name, mark in marks[marks != ""].items())
 
 
 def _with_rows(fit: Any, posterior: dict, stats: dict, coords: dict, dims: dict) -> tuple[dict, dict]:

@@ -22,6 +22,7 @@ METHODS = {
     "natural-gradient": "A Gaussian with all correlations, fitted by natural gradients on fixed draws.",
     "batch-and-match": "A Gaussian whose slopes are matched to those of the posterior, one batch of draws after another.",
     "score-matching": "A Gaussian whose slopes are matched to those of the posterior at each draw, and averaged.",
+    "student-t": "The fitted Gaussian with heavier tails, each direction its own.",
     "mixture": "A Gaussian for each mode that was found, with the mass it holds.",
     "importance": "Draws of a fitted Gaussian, resampled by how much the model prefers each.",
     "conditional-gaussian": "A Gaussian in which mean and width of each parameter may depend on those before it, which "

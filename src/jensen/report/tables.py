@@ -1,6 +1,7 @@
 """The report's numbers in words: key numbers, what was tried, options, summary."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from ..diagnostics.solution import RHAT
@@ -9,6 +10,7 @@ from .rungs import has_rungs, origin, reasons_to_climb, taken
 from .style import number
 
 SUMMARY_ROWS = 50
+UNDETERMINED = "–"
 GOOD_KHAT = "tail of the importance weights; below 0.5 is good, above 0.7 is not usable"
 
 
@@ -69,7 +71,7 @@ def _by_rungs(fit: Any) -> list[tuple[str, str, str]]:
     agreement = f"how well the {of_draws} agree, at worst; 1 is perfect, want below {RHAT[0]}"
     ending = words.RUNG_ENDINGS.get(fit.why) or f"ended: {fit.why}"
     return [
-        ("ELBO", elbo + " nats", "lower bound on the log evidence, of q with heavier tails added"),
+        ("ELBO", elbo + " nats", "lower bound on the log evidence, of q"),
         ("Log evidence", evidence + " nats", meant + by),
         ("k-hat", number(d.khat), khat if moved else GOOD_KHAT),
         ("R-hat", number(_rhat(fit), 3), agreement) if moved else ("Effective share", ess, worth),
@@ -125,9 +127,23 @@ def summary(fit: Any) -> dict[str, Any]:
         table = fit.summary()
     except Exception as error:
         return {"absent": f"{type(error).__name__}: {error}", "columns": [], "rows": [], "left": 0}
+    table = shown_columns(table)
     shown = table.head(SUMMARY_ROWS)
-    rows = [(str(n), [_significant(v) for v in row]) for n, row in zip(shown.index, shown.to_numpy(), strict=True)]
+    rows = [
+        (str(n), [cell(v, _significant) for v in row]) for n, row in zip(shown.index, shown.to_numpy(), strict=True)
+    ]
     return {"absent": "", "columns": list(table.columns), "rows": rows, "left": len(table) - len(shown)}
+
+
+def shown_columns(table: Any) -> Any:
+    """What is for people: mcse is mcse_mean by its older name, and what is undetermined has a column where anything is."""
+    without = ["mcse"] + ([] if table["undetermined"].any() else ["undetermined"])
+    return table.drop(columns=without)
+
+
+def cell(value: Any, show: Callable[[float], str]) -> str:
+    """A number, a word, or a dash for what is not determined."""
+    return value if isinstance(value, str) else UNDETERMINED if math.isnan(value) else show(value)
 
 
 def _significant(value: float) -> str:

@@ -85,9 +85,10 @@ HOW_TO_READ = {
     "With more than two latents the two directions of largest variance are shown.",
     "usage": "A latent whose distribution is the same for every row carries no information: the model ignores "
     "it. Few active latents can be a sign of too many latents, or of posterior collapse.",
-    "summary": "Mean, standard deviation (sd) and 90% interval of each quantity, in the model's own units. mcse "
-    "is the Monte Carlo error of the mean from a finite number of draws; it should be small against "
-    "sd.",
+    "summary": "Mean, standard deviation (sd) and 90% interval of each quantity, in the model's own units. mcse_mean "
+    "and mcse_sd are the Monte Carlo errors of the two, from a finite number of draws; they should be small against sd. "
+    "ess is how many independent draws the quantiles rest on. A mean or sd that the draws do not settle, because a tail "
+    "holds more of it than they reach, or that does not exist, is left out and named as undetermined.",
 }
 
 CORRECTED_TITLES = {("chains", "weights"): "Where did the chains start?"}
@@ -116,12 +117,6 @@ CORRECTED = {
     ("chains", "pairs"): "Each dot is a draw of the chains; the contours hold 50% and 90% of them. Tilts and bends are "
     "the posterior's own, also those that no Gaussian has.",
 }
-INDEPENDENT = (
-    "Mean, standard deviation (sd) and 90% interval of each quantity, in the model's own units. mcse is the Monte Carlo "
-    "error of the mean if the draws were independent; the errors in the verdict above count how far they are not."
-)
-
-
 TAILS = " The draws are fresh ones of q, with heavier tails added on purpose."
 NAMED = (
     "One method was asked for by name, so no other was tried. The bar is the time it took, coloured by its verdict. On "
@@ -132,8 +127,6 @@ TRAIL = "Methods in the order in which they were tried; ▸ marks the one whose 
 
 def lead(kind: str, origin: str = "none") -> str:
     """How to read a section, by what the draws are (`rungs.origin`)."""
-    if kind == "summary" and origin != "none":
-        return INDEPENDENT
     if origin == "particles" and ("chains", kind) in CORRECTED:
         return CORRECTED["chains", kind].replace("chains", "particles")
     return CORRECTED.get((origin, kind)) or HOW_TO_READ[kind]

@@ -7,15 +7,17 @@ from typing import Any
 import jax.random as jr
 import numpy as np
 from jaxtyping import Float
+from scipy.stats import t as student_t
 
 from ..algorithms.budget import OutOfBudget
-from ..algorithms.gaussian import Gaussian, Mixture, safe_cholesky
+from ..algorithms.gaussian import Gaussian, Mixture, one_gaussian, safe_cholesky
+from ..algorithms.heavy_tails import HeavyTails
 from ..algorithms.importance import n_proposals, proposal_of, weigh
 from ..algorithms.low_rank import LowRankGaussian
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
 from ..compiled import key_for
-from ..diagnostics.chains import rhat, split_rhat
+from ..diagnostics import marginals
 from ..diagnostics.stein import by_chance, identity_scores
 from .kernel import SEGMENT, Sampler, Segment
 from .transport import Affine
@@ -27,11 +29,13 @@ ACCEPT = 0.8
 WARMUP = 8  # segments
 LEAST_ITERATIONS = 4  # from which there are halves to compare
 MANY = 2000  # dimensions above which there are fewer chains
-RANKED = 50
 KEPT = 2 * 10**7  # numbers: above, chains are thinned
 MAX_LEAPFROG = 64
 MEAN_ERROR, SD_ERROR = 0.015, 0.02  # standard errors (mean in sd, sd relative) at which sampling stops
 HOPELESS = 1.3  # R-hat from which more iterations of the same do not help
+DRAWN_ON = 4  # times the iterations by ranks enough, where they settle a mean or an sd
+LOOKED_AT, SMALL = 16_384, 1e-4  # draws; a difference, in sd
+CHANCE = 0.01  # with which one of the long tails of exact draws is called unvisited
 NARROW = 0.15  # share of the chains that take small steps in a segment: they enter, and leave, narrow places
 
 
@@ -160,17 +164,21 @@ class Chains(AbstractSolver):
         checks: dict[str, Any] = {}
         kept = KEPT if sampler.target.dim <= MANY else KEPT // 2
         stride = math.ceil(self.most * SEGMENT * self.n_chains * sampler.target.dim / kept)
-        looked, slack = self.least, 1.0 if stride == 1 else 2.0  # few draws can be kept: no more can be asked
+        last, looked = self.most, self.least
+        slack = 1.0 if stride == 1 else 2.0  # few draws can be kept: no more can be asked
         for i in range(self.most):
             try:
                 state.kept.append(thinned(self.segment(sampler, state, rng), stride))
             except OutOfBudget:
                 break
             if i + 1 >= looked:
-                looked = math.ceil(1.3 * (i + 1))
+                looked = min(math.ceil(1.3 * (i + 1)), last)
                 checks = convergence(state.kept, sampler.target.names)
-                if enough(checks, slack):
+                if enough(checks, slack) and (i + 1 >= last or self.settled(sampler.target, state.kept)):
                     return "converged", checks
+                if enough(checks, slack) and last == self.most:
+                    last = min(self.most, DRAWN_ON * (i + 1))
+                    looked = min(looked, last)
                 longer = missing(checks, slack) * (i + 1)
                 if i + 1 >= 2 * self.least and (checks["rhat"] > HOPELESS or longer > self.most):
                     break
@@ -179,7 +187,15 @@ class Chains(AbstractSolver):
         if sum(len(s.u) for s in state.kept) < LEAST_ITERATIONS:
             return "budget", {}
         checks = convergence(state.kept, sampler.target.names)
-        return ("budget" if sampler.target.budget.spent else "stalled"), checks
+        spent, why = sampler.target.budget.spent, "converged" if enough(checks, slack) else "stalled"
+        return ("budget" if spent else why), checks
+
+    def settled(self, target: Target, kept: list[Segment]) -> bool:
+        """Are the reported means and sds settled, or out of reach of a few times the draws?"""
+        x = np.concatenate([s.u for s in kept])
+        m = marginals.of_chains(reported_chains(target, x), target.reported.names)
+        factor = np.max(np.square(m.errors()) / marginals.SETTLED**2, axis=0)
+        return not ((m.undetermined > 0) & (factor < DRAWN_ON)).any()
 
     def result(self, target: Target, start: Solution, state: State, why: str, checks: dict) -> Solution:
         x = np.concatenate([s.u for s in state.kept])  # (T, C, D)
@@ -188,6 +204,11 @@ class Chains(AbstractSolver):
         u = x.reshape(-1, target.dim)
         findings = {**start.findings, "chains": checks, "shape": x.shape[:2]}
         return Solution(start.q, why, u, log_p, corrected="chains", evidence=start.evidence, findings=findings)
+
+
+def reported_chains(target: Target, x: Float[np.ndarray, "T C D"]) -> Float[np.ndarray, "T C Q"]:
+    """The chains in the coordinates that are reported."""
+    return target.reported(x.reshape(-1, x.shape[2])).reshape(*x.shape[:2], -1)
 
 
 def _transport(base: Any) -> Any:
@@ -206,17 +227,13 @@ def thinned(segment: Segment, stride: int) -> Segment:
 
 
 def gaussian_of(q: Gaussian | Mixture | LowRankGaussian) -> Gaussian:
-    """One Gaussian with the moments of a mixture of Gaussians; of a low-rank one, in many dimensions, its variances."""
-    if isinstance(q, Gaussian):
-        return q
+    """One Gaussian with the moments of a mixture of Gaussians; of a low-rank one, in many dimensions, its variances; of one
+    with heavy tails its core."""
+    if isinstance(q, HeavyTails):
+        return q.gaussian
     if isinstance(q, LowRankGaussian):
         return Gaussian(q.mean, q.sd)
-    pairs = list(zip(q.weights, q.components, strict=True))
-    mean = np.sum([w * c.mean for w, c in pairs], 0)
-    if any(c.diagonal for _, c in pairs):
-        return Gaussian(mean, np.sqrt(np.sum([w * (c.sd**2 + (c.mean - mean) ** 2) for w, c in pairs], 0)))
-    second = [w * (c.root @ c.root.T + np.outer(c.mean - mean, c.mean - mean)) for w, c in pairs]
-    return Gaussian(mean, safe_cholesky(np.sum(second, 0)))
+    return one_gaussian(q)
 
 
 def pooled_gaussian(u: Float[np.ndarray, "n D"], old: Gaussian) -> Gaussian:
@@ -246,23 +263,16 @@ def convergence(kept: list[Segment], names: list[str]) -> dict[str, Any]:
 
 
 def agreement(x: Float[np.ndarray, "T C D"], names: list[str]) -> dict[str, Any]:
-    """R-hat and standard errors between chains (mean in sd, sd relative), of the worst coordinate, and its name."""
-    x = np.swapaxes(x, 0, 1)
-    c, n, _ = x.shape
-    r = split_rhat(x)
-    top = np.argsort(-r)[:RANKED]  # ranks cost a sort: for the worst coordinates only
-    r[top] = np.maximum(r[top], rhat(x[..., top]))
-    r = np.where(np.isfinite(r), r, np.inf)
-    mean, sd = x.mean((0, 1)), np.maximum(x.std((0, 1)), 1e-300)
-    square = ((x - mean) ** 2).mean(1) / sd**2
-    se_mean = x.mean(1).std(0, ddof=1) / sd / math.sqrt(c)
-    se_sd = 0.5 * square.std(0, ddof=1) / math.sqrt(c)
+    """R-hat and standard errors between chains (mean in sd, sd relative), of the worst coordinate, and its name. By ranks:
+    what they say of quantiles holds whatever the tails."""
+    a = marginals.agreement(x)
+    r = np.nan_to_num(a.rhat, nan=np.inf)  # a coordinate that never moves has not been explored
+    se_mean, se_sd = a.ess**-0.5, (2 * a.ess_sd) ** -0.5
     worst = lambda a: names[int(np.argmax(a))]
     return {
         "rhat": float(r.max()), "rhat_worst": worst(r),
         "se_mean": float(se_mean.max()), "se_mean_worst": worst(se_mean),
-        "se_sd": float(se_sd.max()), "se_sd_worst": worst(se_sd),
-        "halves": float((np.abs(x[:, : n // 2].mean((0, 1)) - x[:, n // 2 :].mean((0, 1))) / sd).max()),
+        "se_sd": float(se_sd.max()), "se_sd_worst": worst(se_sd), "halves": float(a.halves.max()),
     }  # fmt: skip
 
 
@@ -295,6 +305,38 @@ def stein_scores(target: Target, x: Float[np.ndarray, "T C D"], most: int = 4096
     first, second = identity_scores(x, g)
     worst = target.names[int(np.argmax(np.maximum(first, second)))]
     return {"stein": float(max(first.max(), second.max())), "stein_worst": worst, "stein_by_chance": by_chance(d, c)}
+
+
+def unvisited_tails(target: Target, x: Float[np.ndarray, "T C D"], m: marginals.Marginals) -> np.ndarray:
+    """SD for each reported quantity with a long tail that the chains have not filled as the density asks, else 0.
+
+    Definition: E[h' + h g_k] = 0 for h = ((x - E x) / sd)^2 - 1 and for its root, x a function of the latent's coordinate
+                k that moves it most, g = grad log p. If the chains' law is p r, it is -E[h r'] instead: about what is
+                missing of the second moment, and of the mean, though every draw may be where it should be.
+    Cost:       at most 16,384 gradients, where there is such a quantity.
+    """
+    long = np.flatnonzero((m.kurtosis > marginals.LONG_TAIL) & (m.undetermined == 0))
+    marks = np.zeros(len(m.names), int)
+    if not long.size or not target.smooth:
+        return marks
+    t, c, d = x.shape
+    u = x[:: max(1, t * c // LOOKED_AT)]
+    flat = np.asarray(u.reshape(-1, d), np.float64)
+    g, shown = target(flat)[1], target.reported(flat)
+    limit = float(student_t.isf(CHANCE / (4 * long.size), c - 1))
+    moves = np.abs(np.corrcoef(_ranks(shown[:, long]), _ranks(flat), rowvar=False)[: long.size, long.size :])
+    for j, k in zip(long, np.argmax(np.nan_to_num(moves), axis=1), strict=True):
+        step = SMALL * np.eye(d)[k] * max(float(flat[:, k].std()), 1e-300)
+        slope = (target.reported(flat + step)[:, j] - target.reported(flat - step)[:, j]) / (2 * step[k])
+        z, dz = (shown[:, j] - m.mean[j]) / m.sd[j], slope / m.sd[j]
+        terms = np.stack([dz + z * g[:, k], 2 * z * dz + (z**2 - 1) * g[:, k]], -1).reshape(*u.shape[:2], 2)
+        score = terms.mean((0, 1)) / (terms.mean(0).std(0, ddof=1) / math.sqrt(c) + 1e-300)
+        marks[j] = marginals.SD if (np.abs(score) > limit).any() else 0
+    return marks
+
+
+def _ranks(x: Float[np.ndarray, "n D"]) -> np.ndarray:
+    return np.argsort(np.argsort(x[:: max(1, len(x) // 1024)], axis=0), axis=0)
 
 
 def longest_run(flags: np.ndarray) -> int:
