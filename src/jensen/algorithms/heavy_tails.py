@@ -107,7 +107,7 @@ class Tails(AbstractSolver):
 
     name, starts_from = "student-t", "natural-gradient"
 
-    def solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
+    def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         start: Any = start
         base, weighed, best, q = one_gaussian(start.q), start.findings["weighted"], None, None
         for i in range(ROUNDS):

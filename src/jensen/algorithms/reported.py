@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from ..compiled import compiled
 from ..function import Static
 from ..models.base import AbstractModel
-from ..models.coordinates import Coordinates
+from ..models.coordinates import Coordinates, constrainer
 from ..tree import Layout
 
 BLOCK = 1024  # points constrained by one call of the one compiled program
@@ -38,9 +38,7 @@ class Reported:
     """(n, D) unconstrained to (n, Q) as `Fit.summary` shows them, and their names."""
 
     def __init__(self, model: AbstractModel, layout: Layout):
-        sites = getattr(model, "sites", None)
-        self.own: Any = model if sites is None else Coordinates(tuple(sites))  # supports alone: no data, no code
-        self.layout = layout
+        self.own, self.layout = constrainer(model), layout
 
     @functools.cached_property
     def _form(self) -> tuple[list[str], bool]:

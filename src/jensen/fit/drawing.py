@@ -1,5 +1,7 @@
 """Draws of a fitted q and their density, in the model's own coordinates: compiled once for all fits of one form."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.random as jr
@@ -47,3 +49,19 @@ def predict(static: Static, arrays: PyTree, keys: Array, z: PyTree) -> PyTree:
     """Draws of data, one a key and latent, of (model, its arguments that are new)."""
     model, new = eqx.combine(arrays, static.tree)
     return jax.vmap(lambda key, z: model.predict(key, z, **new))(keys, z)
+
+
+def constrained(own: Any, z: PyTree, n_axes: int = 1) -> PyTree:
+    """Latents (so many leading axes) in the coordinates of a model or its supports, on the host."""
+    if getattr(own, "sites", own) is None:
+        return jax.device_get(z)
+    arrays, static = eqx.partition(own, eqx.is_array)
+    return jax.device_get(_constrained(Static(static), arrays, z, n_axes))
+
+
+@compiled(0, 3)
+def _constrained(static: Static, arrays: PyTree, z: PyTree, n_axes: int) -> PyTree:
+    constrain = eqx.combine(arrays, static.tree).constrain
+    for _ in range(n_axes):
+        constrain = jax.vmap(constrain)
+    return constrain(z)

@@ -31,9 +31,10 @@ from ..function import Static, description
 from ..judge import Composition
 from ..models.base import AbstractModel
 from ..models.black_box import BlackBox
+from ..models.coordinates import constrainer
 from ..tree import Layout, length, split_trainable
 from .checkpoint import Clock, check_writable, load_carry, or_warned, save_carry
-from .drawing import draw
+from .drawing import constrained, draw
 from .evaluate import draws_global, draws_rows, draws_streamed, draws_within, gradients_of
 from .loop import Carry, Outcome, Plan, Runner
 from .minibatch import MappedArray, Stream, n_rows, steps_per_epoch
@@ -388,7 +389,7 @@ def _paid_for(job: Job, runner: Runner, composition: Composition, n: int, rows: 
 
 def _marginals(model: Any, z: Any, log_p: Any, log_q: Any, more: Callable[[int], Any]) -> tuple[Marginals, Move]:
     """Of what is reported, by q's own draws (many more of them where that settles it), and how far the weights move it."""
-    shown = jax.device_get(jax.jit(jax.vmap(model.constrain))(z))
+    shown = constrained(constrainer(model), z)
     names, s = Layout(jax.tree.map(lambda a: a.shape[1:], shown)).names(), len(log_p)
     x, log_w = _flat(shown), np.asarray(log_p, np.float64) - np.asarray(log_q, np.float64)
     move = moved(x, np.full(s, -math.log(s)), psis(log_w).log_weights, names)
@@ -399,7 +400,7 @@ def _marginals(model: Any, z: Any, log_p: Any, log_q: Any, more: Callable[[int],
 
 
 def _constrained_draws(parts: Any, rows: Any, seed: int, n: int) -> Any:
-    arrays, static = eqx.partition((parts.family, parts.model), eqx.is_array)
+    arrays, static = eqx.partition((parts.family, constrainer(parts.model)), eqx.is_array)
     return jax.device_get(draw(Static(static), arrays, jr.key_data(key_for(seed, "marginals")), n, rows, False))
 
 

@@ -20,7 +20,7 @@ from ..errors import ModelError, check_seed, explain
 from ..families.base import AbstractFamily
 from ..function import Static
 from ..models.base import AbstractModel
-from ..models.coordinates import Coordinates
+from ..models.coordinates import constrainer
 from ..process import computes
 from . import drawing
 
@@ -178,7 +178,7 @@ class Fit:
                 explain(f"sample(n={n!r})", "n is not a positive whole number", "it counts draws", "sample(1000)")
             )
         if self.corrected != "none":
-            return jax.device_get(jax.vmap(self._constrainer().constrain)(self._pick(int(n), seed)))
+            return drawing.constrained(self._constrainer(), self._pick(int(n), seed))
         arrays, static = eqx.partition((self.family, self._constrainer()), eqx.is_array)
         key = jr.key_data(key_for(seed, "sample"))
         return jax.device_get(drawing.draw(Static(static), arrays, key, int(n), rows, plated))
@@ -190,10 +190,7 @@ class Fit:
         return jax.tree.map(lambda a: np.asarray(a)[index], self.draws)
 
     def _constrainer(self) -> Any:
-        sites = getattr(self.model, "sites", None)
-        if sites is not None:  # the supports say it all
-            return Coordinates(tuple(sites))
-        return self.model if self.model is not None else self.coordinates
+        return self.coordinates if self.model is None else constrainer(self.model)
 
     @_own_precision
     def log_prob(self, z: PyTree, *, data: Any = None) -> np.ndarray:
@@ -254,9 +251,7 @@ class Fit:
     @_own_precision
     def _posterior(self) -> PyTree:
         """The verdict's draws, constrained."""
-        own = self._constrainer()
-        f = own.constrain
-        return jax.device_get(jax.jit(jax.vmap(jax.vmap(f)) if self.plated else jax.vmap(f))(self.draws))
+        return drawing.constrained(self._constrainer(), self.draws, 2 if self.plated else 1)
 
     def summary(self, prob: float = 0.9) -> "pd.DataFrame":
         """Mean, sd, central interval and Monte Carlo errors of each coordinate, in the model's coordinates.

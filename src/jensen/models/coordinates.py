@@ -40,6 +40,12 @@ class Coordinates(eqx.Module):
         return cls(None if sites is None else tuple(Site.from_json(s) for s in sites))
 
 
+def constrainer(model: AbstractModel) -> Any:
+    """What constrains a model's latents: its supports alone where they say it all (no data, no code), else the model."""
+    sites = getattr(model, "sites", None)
+    return model if sites is None else Coordinates(tuple(sites))
+
+
 def coordinates_of(model: AbstractModel) -> Coordinates:
     """The coordinates of a model: of its sites, or the identity where `constrain` computes nothing.
 
