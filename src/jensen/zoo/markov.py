@@ -5,6 +5,7 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Float, Int
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import _num_samples
 
 from ..errors import DataError, check_count, explain
 from ..fit.em_rows import stacked
@@ -83,7 +84,7 @@ class AbstractSequenceModel(AbstractEMModel):
         """
         if second is None:
             return lengths
-        n, values = np.shape(X)[0], np.asarray(second)
+        n, values = _num_samples(X), np.asarray(second)
         whole = values.ndim == 1 and values.dtype.kind in "iu" and values.size > 0 and bool((values > 0).all())
         adds_up, a_row = whole and int(values.sum()) == n, values.ndim > 0 and len(values) == n
         asked = f"`{self._name}` on {n} rows with a second argument"

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_array, validate_data
+from sklearn.utils.validation import _num_samples, check_array, validate_data
 
 from ..arrays import cast, host, is_table
 from ..data.binarized import DynamicallyBinarized
@@ -39,9 +39,12 @@ class AbstractTableModel(DensityMixin, BaseEstimator):
 
     def _ignored(self, X: Any, y: Any) -> None:
         """Raises: DataError for a second argument that is no target: one value for each row, or None."""
-        n = None if y is None else np.shape(y)[0] if np.ndim(y) else 0
-        if n is not None and n != np.shape(X)[0]:
-            asked = f"`{self._name}` on {np.shape(X)[0]} rows with a second argument"
+        if y is None:
+            return
+        values, rows = np.asarray(y), _num_samples(X)
+        n = len(values) if values.ndim else 0
+        if n != rows:
+            asked = f"`{self._name}` on {rows} rows with a second argument"
             wrong = f"it is {'one value' if not n else f'of length {n}'}, and no target `y` of these rows"
             because = "the second place is scikit-learn's `y`, one value a row, which is ignored here"
             raise DataError(explain(asked, wrong, because, "other arguments by their name, or y=None"))
