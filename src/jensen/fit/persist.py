@@ -5,6 +5,7 @@ own that `fit.json` names; after it they take the old ones' place. So whatever s
 holds the old fit or the new one, whole. Reading runs no code of the file's choice: see `names`.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
