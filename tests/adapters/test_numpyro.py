@@ -367,18 +367,23 @@ def test_config_enumerate_and_chain():
 # --- compiled, saved, predicted
 
 
+def compiled_form(fn, *args):
+    """As a fit compiles it."""
+    return from_numpyro(fn, *args).twin().traced([Batch()])
+
+
 def test_traced_once_and_data_are_arguments():
     def fn(y):
-        CALLS.append(1)
         mu = numpyro.sample("mu", dist.Normal(0, 1))
         with numpyro.plate("rows", y.shape[0]):
             numpyro.sample("y", dist.Normal(mu, 1), obs=y)
 
     @eqx.filter_jit
     def batch(model, z):
+        CALLS.append(1)
         return jax.vmap(lambda z: model.log_density(z, Batch()))(z)
 
-    one, two = from_numpyro(fn, Y * 1.0), from_numpyro(fn, Y * 2.0)
+    one, two = compiled_form(fn, Y * 1.0), compiled_form(fn, Y * 2.0)
     CALLS.clear()
     z = {"mu": jnp.arange(3.0)}
     first, second = batch(one, z), batch(two, z)
@@ -386,16 +391,16 @@ def test_traced_once_and_data_are_arguments():
     assert not jnp.allclose(first, second)
 
 
-def test_a_remade_closure_is_the_same_model():
-    def make():
+def test_a_remade_closure_is_the_same_model_once_traced():
+    def make(upper):
         def fn(y):
-            mu = numpyro.sample("mu", dist.Uniform(-1, jnp.array(3.0)))
+            mu = numpyro.sample("mu", dist.Uniform(-1, jnp.array(upper)))
             numpyro.sample("y", dist.Normal(mu, 1), obs=y)
 
-        return from_numpyro(fn, 1.0)
+        return compiled_form(fn, 1.0)
 
-    one, two = make(), make()
-    assert jax.tree.structure(one) == jax.tree.structure(two)
+    one, two, other = make(3.0), make(3.0), make(4.0)
+    assert jax.tree.structure(one) == jax.tree.structure(two) != jax.tree.structure(other)
     assert hash(one.structure) == hash(two.structure)
 
 
