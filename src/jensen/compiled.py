@@ -129,9 +129,16 @@ class Compiled:
         return jax.jit(fn, donate_argnums=tuple(donate), compiler_options=_CPU_OPTIONS if quick else None)
 
     def _known(self, fixed: tuple) -> Any:
-        """The program of static arguments that are keys."""
+        """The program of static arguments that are keys; one that has `programs` remembers it, and is compared no more."""
         donate = [d - sum(s < d for s in self.static) for d in self.donate]
-        return self._programs.get(fixed, lambda: self._jitted(self._bound(fixed), donate))
+        make = lambda: self._programs.get(fixed, lambda: self._jitted(self._bound(fixed), donate))
+        owner = next((s for s in fixed if hasattr(s, "programs")), None)
+        if owner is None:
+            return make()
+        key = self, tuple(s for s in fixed if s is not owner)
+        if key not in owner.programs:
+            owner.programs[key] = make()
+        return owner.programs[key]
 
     def _traced(self, foreign: Any, fixed: tuple, given: tuple) -> "_ByTrace":
         """The program of static arguments one of which is none. Trees stay outside of it: they, too, hold the user's code."""

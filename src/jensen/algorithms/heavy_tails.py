@@ -75,7 +75,7 @@ def _log_t(z: np.ndarray, df: np.ndarray) -> np.ndarray:
     return constant - 0.5 * (df + 1) * np.log1p(z**2 / df)
 
 
-def fit_tails(base: Gaussian, weighed: Weighted) -> HeavyTails:
+def fit_tails(base: Gaussian, weighed: Weighted, freedom: np.ndarray = FREEDOM) -> HeavyTails:
     """Maximum likelihood of each whitened coordinate alone, by EM for every number of degrees of freedom."""
     alive = weighed.weights > 0
     z, w = base.whiten(weighed.u[alive]), weighed.weights[alive]
@@ -84,17 +84,17 @@ def fit_tails(base: Gaussian, weighed: Weighted) -> HeavyTails:
     quantile = lambda p: np.take_along_axis(z, np.take_along_axis(order, (mass >= p).argmax(0)[None], 0), 0)[0]
     middle, width = quantile(0.5), np.maximum(quantile(0.75) - quantile(0.25), 1e-12) / 1.349
     best = np.full(z.shape[1], -np.inf)
-    loc, scale, df = middle, width, np.full(z.shape[1], FREEDOM[0])
-    for freedom in FREEDOM:
+    loc, scale, df = middle, width, np.full(z.shape[1], freedom[0])
+    for nu in freedom:
         m, s = middle, width
         for _ in range(EM_STEPS):
-            v = w[:, None] * (freedom + 1) / (freedom + ((z - m) / s) ** 2)
+            v = w[:, None] * (nu + 1) / (nu + ((z - m) / s) ** 2)
             m = (v * z).sum(0) / v.sum(0)
             s = np.sqrt(np.maximum((v * (z - m) ** 2).sum(0), 1e-300))
-        value = w @ (_log_t((z - m) / s, freedom) - np.log(s))
+        value = w @ (_log_t((z - m) / s, nu) - np.log(s))
         better = value > best
         best, loc = np.where(better, value, best), np.where(better, m, loc)
-        scale, df = np.where(better, s, scale), np.where(better, freedom, df)
+        scale, df = np.where(better, s, scale), np.where(better, nu, df)
     return HeavyTails(base, loc, scale, df)
 
 
@@ -115,9 +115,9 @@ class Tails(AbstractSolver):
         for i in range(ROUNDS):
             if weighed.ess * len(weighed.u) < LEAST or target.budget.spent or (i > 1 and weighed is not best):
                 break
-            candidate = fit_tails(base, weighed)
-            if i == 0 and candidate.df.min() > HEAVY:
+            if i == 0 and fit_tails(base, weighed, FREEDOM[FREEDOM >= HEAVY]).df.min() > HEAVY:
                 return start  # what is wrong with q is not its tails
+            candidate = fit_tails(base, weighed)
             weighed = weigh(target, candidate.proposal(), n_proposals(target.dim), seed + 1000 * (i + 1))
             if best is None or _quality(weighed) > _quality(best):
                 best, q = weighed, candidate
