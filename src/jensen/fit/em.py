@@ -57,7 +57,10 @@ class EMFit:
     n_parameters: int
     n_rows: float
     seconds: float
-    why: str
+    why: str = ""  # of a fit saved before it was written down: by `converged`
+
+    def __post_init__(self) -> None:
+        self.why = self.why or ("converged" if self.converged else "budget")
 
     @property
     def bic(self) -> float:

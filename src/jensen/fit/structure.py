@@ -206,7 +206,8 @@ class Reader:
         values = {n: self.decode(v, f"{path}.{n}", getattr(like, n, _MISSING)) for n, v in code["fields"].items()}
         names = getattr(cls, "_fields", None) or [f.name for f in dataclasses.fields(cls)]
         kept = {n for n in values if isinstance(getattr(cls, n, None), functools.cached_property)}
-        if set(values) - kept != set(names):
+        given = set(values) - kept
+        if given - set(names) or set(names) - given - _defaults(cls):  # a field that came later has a default
             raise self._other_fields(cls, names, values)
         made = cls(**{n: v for n, v in values.items() if n not in kept})
         if kept:
@@ -261,3 +262,11 @@ def _item(like: Any, key: Any) -> Any:
         return like[key]
     except (TypeError, KeyError, IndexError):
         return _MISSING
+
+
+def _defaults(cls: type) -> set[str]:
+    """The fields of a record that may be left out."""
+    if hasattr(cls, "_field_defaults"):
+        return set(cls._field_defaults)
+    missing = dataclasses.MISSING
+    return {f.name for f in dataclasses.fields(cls) if not (f.default is missing and f.default_factory is missing)}
