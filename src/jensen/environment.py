@@ -91,12 +91,13 @@ class Twin:
     """Copies of what functions read, each once.
 
     numbers:    the numbers that were found as values: data, where the trace meets them again.
-    constants:  the numbers written in the code of the functions.
+    constants:  the numbers written in the code of the functions.   arrays: the copies.
     """
 
     def __init__(self):
         self.numbers: set[float] = set()
         self.constants: set[float] = set()
+        self.arrays: list[np.ndarray] = []
         self._made: dict[int, Any] = {}
         self._alive: list[Any] = []  # an id is an object's only while the object lives
 
@@ -109,7 +110,7 @@ class Twin:
         if isinstance(value, (int, float, np.number)):
             self._number(value)
             return value
-        if hasattr(value, "twin") and hasattr(value, "found"):  # a `Function`: it knows what it reads
+        if hasattr(value, "twin") and hasattr(value, "read"):  # a `Function`: it knows what it reads
             return self._joined(value.twin())
         new = self._copy(value, depth + 1)
         if new is not value:
@@ -117,9 +118,9 @@ class Twin:
         return new
 
     def _joined(self, twin: Any) -> Any:
-        numbers, constants = twin.found
-        self.numbers |= numbers
-        self.constants |= constants
+        self.numbers |= twin.read.numbers
+        self.constants |= twin.read.constants
+        self.arrays += twin.read.arrays
         return twin
 
     def _keep(self, old: Any, new: Any) -> None:
@@ -134,7 +135,7 @@ class Twin:
     def _copy(self, value: Any, depth: int) -> Any:
         inner = lambda v: self.of(v, depth)
         if isinstance(value, np.ndarray):
-            return value if value.dtype.hasobject else value.copy()
+            return value if value.dtype.hasobject else self._array(value)
         if isinstance(value, types.FunctionType):
             return self._function(value, depth)
         if isinstance(value, types.MethodType):
@@ -157,6 +158,10 @@ class Twin:
         if _is_jitted(value):  # traced anew within our own trace: its cache may hold what its globals were
             return self.of(value.__wrapped__, depth)
         return self._object(value, depth)
+
+    def _array(self, value: np.ndarray) -> np.ndarray:
+        self.arrays.append(value.copy())
+        return self.arrays[-1]
 
     def _object(self, value: Any, depth: int) -> Any:
         """An object whose fields are its state; of an installed package's, only where they hold arrays themselves."""

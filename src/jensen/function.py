@@ -12,7 +12,7 @@ import numpy as np
 
 from .environment import Twin, is_foreign, of_library
 from .environment import _file_of as file_of
-from .program import Program, written
+from .program import Program, Read
 
 
 def _freeze(value: Any, seen: tuple[int, ...] = ()) -> Any:
@@ -45,13 +45,12 @@ class Function:
     defaults, so that what is made twice compiles once. A user's own is equal to itself only: what it computes depends on
     all that it reads, and is known by its trace (`program.Traced`, `compiled.Compiled`).
 
-    foreign: is it, or anything it closes over, a user's own?   numbers, constants: of a twin, as `Twin` found them.
+    foreign: is it, or anything it closes over, a user's own?   read: what a twin reads; None of what is no twin.
     """
 
-    def __init__(self, fn: Callable, found: Twin | None = None):
-        self.fn = fn
+    def __init__(self, fn: Callable, read: Read | None = None):
+        self.fn, self.read = fn, read
         self.foreign = is_foreign(fn)
-        self.found = (found.numbers, found.constants) if found is not None else None
         self.key: Any = ("identity", id(self))
         if not self.foreign:
             try:
@@ -63,15 +62,15 @@ class Function:
 
     def twin(self) -> "Function":
         """A function that reads copies of all that this one reads now; a twin is its own."""
-        if self.found is not None:
+        if self.read is not None:
             return self
         found = Twin()
-        return Function(found.of(self.fn), found)
+        fn = found.of(self.fn)
+        return Function(fn, Read(frozenset(found.numbers), frozenset(found.constants), tuple(found.arrays)))
 
-    @property
-    def is_data(self) -> Callable[[float], bool]:
-        """Which of the numbers in a trace of it are data."""
-        return written(*self.found) if self.found is not None else lambda number: False
+    def copied(self) -> "Function":
+        """The same, reading copies of its own."""
+        return Function(Twin().of(self.fn), self.read)
 
     def __call__(self, *args, **kwargs):
         return self.fn(*args, **kwargs)

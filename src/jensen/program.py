@@ -1,9 +1,10 @@
 """A traced program as a value: equal if it computes the same, with the arrays it read as arguments."""
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,7 +13,9 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jaxtyping import Array, PyTree
 
+from .arrays import converted, in_double
 from .environment import of_library
+from .errors import DataError
 from .tree import Frozen, default_float
 
 _INLINED = frozenset(
@@ -255,11 +258,16 @@ class Traced(eqx.Module):
     arrays: Frozen[tuple[tuple[tuple[Array, ...], tuple[Array, ...]], ...]]
 
     @classmethod
-    def of(cls, fn: Callable, forms: Sequence[tuple], is_data: Callable[[float], bool]) -> "Traced":
-        """fn traced at each of these tuples of arguments (arrays, or `ShapeDtypeStruct`s)."""
+    def of(cls, made_of: Callable[[Any], Callable], f: Any, forms: Sequence[tuple], read: "Read") -> "Traced":
+        """What is made of a `Function`, traced at each of these tuples of arguments (arrays, or `ShapeDtypeStruct`s).
+
+        Raises: DataError for an array that f reads and single precision would blur, where that is in force.
+        """
+        read.check(lambda: made_of(f.copied()), forms[:1])
+        fn = made_of(f)
         programs, arrays = [], []
         for args in forms:
-            program, consts, out = traced(fn, *args, is_data=is_data)
+            program, consts, out = traced(fn, *args, is_data=read.is_data)
             programs.append((_form(args), program, out))
             arrays.append((consts, tuple(jnp.asarray(n) for n in program.numbers)))
         return cls(tuple(programs), Frozen(tuple(arrays)))
@@ -277,11 +285,44 @@ def _form(args: tuple) -> tuple:
     return treedef, tuple((jnp.shape(a), str(jnp.result_type(a))) for a in leaves), str(default_float())
 
 
-def written(numbers: set[float], constants: set[float]) -> Callable[[float], bool]:
-    """Which numbers of a trace are data: those found where the function reads, and those that nobody wrote in its code.
+class Read(NamedTuple):
+    """What a user's function was found to read.
 
-    Arguments:  numbers, constants: as `environment.Twin` found them.
+    numbers:    those found as values.   constants: those written in its code.   arrays: copies, as it has them.
     """
-    single = lambda s: {float(np.float32(v)) for v in s if abs(v) < 3e38}
-    known, fixed = numbers | single(numbers), constants | single(constants) | _WRITTEN
-    return lambda number: number in known or number not in fixed
+
+    numbers: frozenset[float] = frozenset()
+    constants: frozenset[float] = frozenset()
+    arrays: tuple[np.ndarray, ...] = ()
+
+    def is_data(self, number: float) -> bool:
+        """Is a number in a trace data: found as a value, or nowhere written in the code?"""
+        known, fixed = _also_single(self.numbers), _also_single(self.constants) | _WRITTEN
+        return number in known or number not in fixed
+
+    def check(self, copied: Callable[[], Callable], forms: Sequence[tuple]) -> None:
+        """Raises: DataError as `arrays.converted`, for what enters the function's program as it is: what it computes in
+        NumPy first, centred or scaled, is computed in the user's own precision.
+
+        Arguments:  copied: makes the function anew, on copies: those of one trace are of one precision.
+        """
+        if in_double() or all(map(_survives, self.arrays)):
+            return
+        for args in forms:
+            with jax.enable_x64(True):
+                consts = jax.make_jaxpr(copied())(*args).consts
+            for c in map(np.asarray, consts):
+                converted("an array that the model's function reads", c, False)
+
+
+def _survives(a: np.ndarray) -> bool:
+    try:
+        converted("", a, False)
+    except DataError:
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=256)
+def _also_single(numbers: frozenset[float]) -> frozenset[float]:
+    return numbers | {float(np.float32(v)) for v in numbers if abs(v) < 3e38}

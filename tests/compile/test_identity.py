@@ -189,6 +189,22 @@ def test_the_users_own_code_before_between_and_after(own, way, double):
         assert abs(own(model) - 3.0) < 0.5
 
 
+T = 1.6e9 + np.arange(40.0)  # Unix time
+Y = 0.5 * (T - 1.6e9) + np.random.default_rng(0).normal(size=40)
+
+
+def test_captured_time_stamps_keep_their_digits_or_are_refused():
+    """In double precision right; in single precision refused where they enter as they are, right where NumPy centred them."""
+    t = T - 1.6e9
+    slope = float((t @ Y) / (t @ t))
+    raw = jn.models.LogDensity(lambda b: -0.5 * ((Y - b * jnp.subtract(T, 1.6e9)) ** 2).sum(), (1,))
+    centred = jn.models.LogDensity(lambda b: -0.5 * ((Y - b * (T - 1.6e9)) ** 2).sum(), (1,))
+    assert abs(mean_of(jn.fit(raw)) - slope) < 1e-3
+    with pytest.raises(jn.DataError, match="reads"):
+        jn.fit(raw, **STEPS)
+    assert abs(mean_of(jn.fit(centred, **STEPS)) - slope) < 0.02
+
+
 # ---- caches -----------------------------------------------------------------------------------------------------------
 class Array(np.ndarray):
     """An array that can be watched."""

@@ -1,5 +1,6 @@
 """A model given by its log density."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from jaxtyping import Array, PyTree
 from ..errors import ModelError, explain
 from ..facts import Fact
 from ..function import Function
-from ..program import Traced
+from ..program import Read, Traced
 from ..tree import Layout, row_spec
 from .base import AbstractModel, Batch
 from .calls import described, explained, layout_of, must_depend, number, takes, wants_data
@@ -130,7 +131,7 @@ class LogDensity(AbstractModel):
             if not isinstance(f, Function):
                 return f
             each = [a for i, a in enumerate(forms[f]) if a not in forms[f][:i]]
-            return Traced.of(lambda *args: self._number(f, *args), each, f.is_data)
+            return Traced.of(lambda f: functools.partial(self._number, f), f, each, f.read or Read())
 
         return self._with(of)
 

@@ -18,7 +18,7 @@ from ...batch import Batch
 from ...errors import DataError, ModelError, explain
 from ...facts import Fact
 from ...function import Function
-from ...program import Traced
+from ...program import Read, Traced
 from ...tree import Frozen, default_float
 from ..base import AbstractModel
 from ..coordinates import Coordinates
@@ -164,16 +164,19 @@ class NumPyroModel(AbstractModel):
     def traced(self, xs: Sequence[Batch | None]) -> "NumPyroModel":
         args, kwargs = self._arguments()
         arrays, rest = eqx.partition((args, kwargs), eqx.is_array)
-        known = [float(v) for v in jax.tree.leaves(rest) if isinstance(v, float)]
-        of = lambda z, index, weight, arrays: self._log_density(z, index, weight, *eqx.combine(arrays, rest))
+        read, own = self.fn.read or Read(), (v for v in jax.tree.leaves(rest) if isinstance(v, float))
+
+        def made_of(fn: Function) -> Callable:
+            own = NumPyroModel(fn, self.args.value, self.kwargs.value, self.structure)
+            return lambda z, index, weight, arrays: own._log_density(z, index, weight, *eqx.combine(arrays, rest))
+
         forms = []
         for x in xs:
             given = self.structure.rows is not None and x is not None and x.rows is not None
             index, n = (x.rows["index"], x.rows["index"].shape[0]) if given else (None, None)
             z = jax.eval_shape(lambda n=n: self.init_z(n_rows=n))
             forms.append((z, index, x.weight if given else None, arrays))
-        is_data = lambda number: number in known or self.fn.is_data(number)
-        density = Traced.of(of, forms, is_data)
+        density = Traced.of(made_of, self.fn, forms, read._replace(numbers=read.numbers | frozenset(own)))
         return NumPyroModel(_UNTRACEABLE, args, kwargs, self.structure, density)
 
     def constrain(self, z: Latents) -> Latents:
