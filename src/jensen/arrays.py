@@ -73,7 +73,7 @@ def host(name: str, value: Any, *, missing: bool = False, finite: bool = True) -
     if finite and a.dtype.kind == "f" and not (np.isfinite(a) | (missing & np.isnan(a))).all():
         bad = ~(np.isfinite(a) | (missing & np.isnan(a)))
         where, kind = ", ".join(map(str, np.argwhere(bad)[0])), "NaN" if np.isnan(a[bad]).any() else "inf"
-        what = f"{int(bad.sum())} of {a.size} values are NaN or infinite, the first ({kind}) at [{where}]"
+        what = f"{int(bad.sum())} of {a.size} values are not finite (NaN or infinite), the first ({kind}) at [{where}]"
         instead = "drop or impute them, or model them as missing: any number in their place, and obs_mask=mask"
         _refuse(f"`{name}` of shape {a.shape}", what, "one of them makes every log density and gradient NaN", instead)
     if not isinstance(value, jax.Array) and (a.flags.writeable or not a.flags.owndata):

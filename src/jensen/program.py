@@ -268,19 +268,20 @@ class Traced(eqx.Module):
         programs, arrays = [], []
         for args in forms:
             program, consts, out = traced(fn, *args, is_data=read.is_data)
-            programs.append((_form(args), program, out))
+            programs.append((form(args), program, out))
             arrays.append((consts, tuple(jnp.asarray(n) for n in program.numbers)))
         return cls(tuple(programs), Frozen(tuple(arrays)))
 
     def __call__(self, *args: PyTree) -> PyTree:
-        form = _form(args)
+        given = form(args)
         for (own, program, out), (consts, numbers) in zip(self.programs, self.arrays.value, strict=True):
-            if own == form:
+            if own == given:
                 return jax.tree.unflatten(out, program(consts, numbers, *jax.tree.leaves(args)))
         raise Untraced(args)
 
 
-def _form(args: tuple) -> tuple:
+def form(args: tuple) -> tuple:
+    """Tree, shapes, dtypes and precision of arguments."""
     leaves, treedef = jax.tree.flatten(args)
     return treedef, tuple((jnp.shape(a), str(jnp.result_type(a))) for a in leaves), str(default_float())
 

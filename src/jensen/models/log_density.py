@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 from ..errors import ModelError, explain
 from ..facts import Fact
 from ..function import Function
-from ..program import Read, Traced
+from ..program import Read, Traced, form
 from ..tree import Layout, row_spec
 from .base import AbstractModel, Batch
 from .calls import described, explained, layout_of, must_depend, number, takes, wants_data
@@ -130,7 +130,7 @@ class LogDensity(AbstractModel):
         def of(f: Any) -> Any:
             if not isinstance(f, Function):
                 return f
-            each = [a for i, a in enumerate(forms[f]) if a not in forms[f][:i]]
+            each = list({form(a): a for a in forms[f]}.values())
             return Traced.of(lambda f: functools.partial(self._number, f), f, each, f.read or Read())
 
         return self._with(of)

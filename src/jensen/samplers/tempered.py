@@ -93,13 +93,13 @@ def on_path(target: Target, base: Mixture) -> Target:
         np.array([np.log(w) - q.log_det - 0.5 * q.dim * LOG_2PI for w, q in zip(base.weights, base.components, strict=True)]),
         np.array(0.0),
     )  # fmt: skip
-    view.model = Tempered(target.model, *(jnp.asarray(p, float) for p in parts))
+    view.model = view.traced = Tempered(target.traced, *(jnp.asarray(p, float) for p in parts))
     return view
 
 
 def set_temperature(view: Target, t: float) -> None:
     """Moves a target of `on_path` to temperature t; compiles nothing."""
-    view.model = eqx.tree_at(lambda m: m.t, view.model, jnp.asarray(t, float))
+    view.model = view.traced = eqx.tree_at(lambda m: m.t, view.traced, jnp.asarray(t, float))
 
 
 def _inverse(q: Gaussian) -> np.ndarray:
