@@ -1,6 +1,6 @@
 """The user's coordinates without the model: what a saved fit needs to show its draws."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -8,7 +8,9 @@ from jaxtyping import Array, PyTree
 
 from ..errors import CheckpointError, explain
 from .base import AbstractModel, computes_nothing
-from .supports import Site
+
+if TYPE_CHECKING:
+    from .supports import Site
 
 
 class Coordinates(eqx.Module):
@@ -17,7 +19,7 @@ class Coordinates(eqx.Module):
     Arguments:  sites: the latents of a model with supports; None where the two are the same.
     """
 
-    sites: tuple[Site, ...] | None = eqx.field(static=True)
+    sites: tuple["Site", ...] | None = eqx.field(static=True)
 
     def constrain(self, z: PyTree) -> PyTree:
         """Values in the user's coordinates."""
@@ -36,6 +38,8 @@ class Coordinates(eqx.Module):
 
     @classmethod
     def from_json(cls, data: Any) -> "Coordinates":
+        from .supports import Site  # NumPyro's, at a third of a second
+
         sites = data["sites"]
         return cls(None if sites is None else tuple(Site.from_json(s) for s in sites))
 
