@@ -19,6 +19,7 @@ ROUNDS = 5
 GOOD_KHAT, GOOD_ESS = 0.4, 0.65  # at which there is no need of another round
 LEAST = 25  # effective draws that a fit rests on
 FEW = 30  # dimensions in which weights can do
+FEW_ENOUGH = 12  # dimensions in which weights of a q that is fitted anew do better as a rule
 HEAVY = 9.0  # degrees of freedom, at most, of a direction whose tail a Gaussian ends too soon
 
 
@@ -101,8 +102,8 @@ def fit_tails(base: Gaussian, weighed: Weighted, freedom: np.ndarray = FREEDOM) 
 class Tails(AbstractSolver):
     """Student t tails in each of q's principal directions, fitted to weighted draws, drawn from and weighed again.
 
-    Definition: adaptive importance sampling, from the weights of the Gaussian below, where some direction's tail is a
-                t's of at most 9 degrees of freedom.
+    Definition: adaptive importance sampling, from the weights of the Gaussian below; in more than 12 dimensions where
+                some direction's tail is a t's of at most 9 degrees of freedom.
     Cost:       8,192 evaluations a round, two to five rounds: the first is fitted to weights that did not do.
     Reference:  Cappe, Douc, Guillin, Marin and Robert (2008).  [cappe2008adaptive]
     """
@@ -115,7 +116,11 @@ class Tails(AbstractSolver):
         for i in range(ROUNDS):
             if weighed.ess * len(weighed.u) < LEAST or target.budget.spent or (i > 1 and weighed is not best):
                 break
-            if i == 0 and fit_tails(base, weighed, FREEDOM[FREEDOM >= HEAVY]).df.min() > HEAVY:
+            if (
+                i == 0
+                and target.dim > FEW_ENOUGH
+                and fit_tails(base, weighed, FREEDOM[FREEDOM >= HEAVY]).df.min() > HEAVY
+            ):
                 return start  # what is wrong with q is not its tails
             candidate = fit_tails(base, weighed)
             weighed = weigh(target, candidate.proposal(), n_proposals(target.dim), seed + 1000 * (i + 1))

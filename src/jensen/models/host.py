@@ -45,15 +45,15 @@ def surfaced() -> Iterator[None]:
     What JAX says of a function that it cannot differentiate, it says after the function has returned: here too."""
     try:
         yield
-    except ValueError as error:
-        if isinstance(error, JensenError) or not str(error).startswith(WITHOUT_GRADIENT):
-            raise
-        raise ModelError(explain("the gradient of the log density", *without_gradient(str(error)))) from error
-    except jax.errors.JaxRuntimeError as error:
+    except JensenError:
+        raise
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # a program's error is one or the other
         found = _TEXT.search(str(error))
-        if not found:
-            raise
-        raise ModelError(found[1]) from error
+        if found:
+            raise ModelError(found[1]) from error
+        if str(error).startswith(WITHOUT_GRADIENT):
+            raise ModelError(explain("the gradient of the log density", *without_gradient(str(error)))) from error
+        raise
 
 
 def _plain(a: Any) -> np.ndarray:

@@ -13,7 +13,7 @@ from ..algorithms.low_rank import DENSE
 from ..algorithms.target import Target
 from ..diagnostics.marginals import Marginals, of_weighted
 
-ROUNDS = 5
+ROUNDS = 3
 MOST = 6  # quantities a round tilts towards
 ONE_SIDE = 0.05  # share of a quantity's spread below which a side of it is left alone
 HEAVY, LIGHT = 1.0, 5.0  # degrees of freedom in few dimensions, and in more: a tail of all at once is rare there
@@ -35,7 +35,7 @@ def settle(
                 tilted by (x - E x)^2, above and below E x, half of them with heavy tails. All draws weigh p over the
                 mixture of all that was drawn from, so that every round serves every estimate.
     Arguments:  report: from the target's coordinates to what is reported, called `names`.   most: evaluations it may take.
-    Cost:       as many evaluations a round as there were draws, at most five rounds.
+    Cost:       as many evaluations a round as there were draws, at most three rounds.
     Reference:  Owen and Zhou (2000), the mixture; Rainforth, Golinski, Wood and Zaidi (2020), the tilt.
                 [owen2000safe, rainforth2020target]
     """
