@@ -43,7 +43,7 @@ def _foreign(value: Any, depth: int) -> bool:
         return True
     inner = lambda v: _foreign(v, depth + 1)
     if isinstance(value, types.FunctionType):
-        held = [c.cell_contents for c in value.__closure__ or () if _is_full(c)]
+        held = [c.cell_contents for c in value.__closure__ or () if is_full(c)]
         held += [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
         return not of_library(value.__code__.co_filename) or any(map(inner, held))
     if isinstance(value, functools.partial):
@@ -76,7 +76,8 @@ def _file_of(cls: type) -> str | None:
     return getattr(module, "__file__", None)
 
 
-def _is_full(cell: types.CellType) -> bool:
+def is_full(cell: types.CellType) -> bool:
+    """Has the variable that a function closes over a value yet?"""
     try:
         return bool(cell.cell_contents is not cell)
     except ValueError:  # empty
@@ -198,7 +199,7 @@ class Twin:
 
     def _function(self, f: types.FunctionType, depth: int) -> Any:
         library = of_library(f.__code__.co_filename)
-        if library and not any(_is_full(c) for c in f.__closure__ or ()):
+        if library and not any(is_full(c) for c in f.__closure__ or ()):
             return f
         if not library:
             self.constants |= set(_constants(f.__code__))
@@ -208,7 +209,7 @@ class Twin:
         self._keep(f, new)
         changed = not library
         for cell, old in zip(cells, f.__closure__ or (), strict=True):
-            if _is_full(old):
+            if is_full(old):
                 cell.cell_contents = self.of(old.cell_contents, depth)
                 changed |= cell.cell_contents is not old.cell_contents
         if not changed:

@@ -15,6 +15,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
+from ..environment import is_full
 from ..errors import JensenError, ModelError, explain
 from ..tree import Layout
 
@@ -214,19 +215,12 @@ def _reads(fn: Any, depth: int = 3) -> Iterator[tuple[str, Any]]:
         fn = vars(type(fn)).get("__call__")
     if not isinstance(fn, types.FunctionType):
         return
-    cells = zip(fn.__code__.co_freevars, (c.cell_contents for c in fn.__closure__ or () if _filled(c)), strict=False)
+    cells = zip(fn.__code__.co_freevars, (c.cell_contents for c in fn.__closure__ or () if is_full(c)), strict=False)
     named = [(n, fn.__globals__.get(n)) for n in fn.__code__.co_names]
     for name, value in [*cells, *named, *(("", d) for d in fn.__defaults__ or ())]:
         yield name, value
         if depth and isinstance(value, types.FunctionType) and not _library(value.__code__.co_filename):
             yield from _reads(value, depth - 1)
-
-
-def _filled(cell: Any) -> bool:
-    try:
-        return bool(cell.cell_contents is not cell)
-    except ValueError:
-        return False
 
 
 def number(value: Any, asked: str, *, differentiable: bool = True) -> Array:
