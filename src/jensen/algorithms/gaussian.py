@@ -55,6 +55,13 @@ class Gaussian:
         """R^T g: a gradient in whitened coordinates."""
         return g * self.root if self.diagonal else g @ self.root
 
+    def precise(self, x: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n D"]:
+        """(R R^T)^-1 x."""
+        if self.diagonal:
+            return x / self.root**2
+        z = solve_triangular(self.root, x.T, lower=True, check_finite=False)
+        return solve_triangular(self.root, z, lower=True, trans="T", check_finite=False).T
+
     def sample(self, rng: np.random.Generator, n: int) -> Float[np.ndarray, "n D"]:
         return self.apply(rng.standard_normal((n, self.dim)))
 

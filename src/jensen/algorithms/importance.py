@@ -17,6 +17,7 @@ N_PROPOSALS = 8192
 WEIGHING = 0.5  # of what is left of the budget
 AT_LEAST = 2  # draws, if the budget is overdrawn
 HOPELESS = 0.02  # effective share of the draws
+BOUNDED = 2.0  # times the mean weight: if the largest of all is below, there is no tail
 NUMBERS = 5 * 10**6  # held at once: above, there are fewer draws
 
 
@@ -113,9 +114,11 @@ def weighted(u: np.ndarray, log_p: np.ndarray, log_q: np.ndarray, undefined: flo
         return Weighted(u, log_p, log_q, smoothed.log_weights, math.inf, 0.0, (-math.inf, math.inf), undefined)
     ratio = np.exp(log_w - top)
     evidence = float(top + math.log(ratio.mean())), float(ratio.std() / ratio.mean() / math.sqrt(len(u)))
+    # a shape fitted to weights that are all about alike says nothing, however long the tail of their tiny differences
+    khat = min(float(smoothed.khat), 0.0) if ratio.max() < BOUNDED * ratio.mean() else float(smoothed.khat)
     # a few draws in a mode that q misses are smoothed away as a tail: the raw weights see them
     ess = min(importance_ess(smoothed.log_weights), float(ratio.sum() ** 2 / (ratio**2).sum())) / len(u)
-    return Weighted(u, log_p, log_q, smoothed.log_weights, float(smoothed.khat), ess, evidence, undefined)
+    return Weighted(u, log_p, log_q, smoothed.log_weights, khat, ess, evidence, undefined)
 
 
 def proposal_of(q: Any) -> Any:

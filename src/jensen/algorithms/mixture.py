@@ -6,14 +6,16 @@ from typing import Any
 import numpy as np
 
 from .dadvi import DADVI
-from .gaussian import Gaussian, Mixture
+from .gaussian import Gaussian, Mixture, standardised_draws
 from .laplace import DISTINCT, Laplace
 from .low_rank import DENSE
 from .natural_gradient import NaturalGradient
 from .solver import AbstractSolver, Solution
-from .target import Target
+from .target import BLOCK, Target
 
 HUGE = 1e100
+BESIDE = 0.5  # as DISTINCT, of a fit from a mode that is known to be another one
+FITTED = 24  # further modes that get a fit; the others stay as their curvature has them
 NEGLIGIBLE = 9.0  # nats below the best: a component that would weigh less than 1e-4
 
 
@@ -21,7 +23,7 @@ class ModeMixture(AbstractSolver):
     """sum_k w_k N(m_k, S_k): each component a natural-gradient fit from one of the modes found, w_k by its evidence.
 
     Definition: log w_k = ELBO of component k on its fixed draws, normalised. One component where there is one mode.
-    Cost:       that of `NaturalGradient`, times the number of distinct modes (at most 4).
+    Cost:       that of `NaturalGradient`, times the number of distinct modes.
     """
 
     name, starts_from = "mixture", "laplace"
@@ -46,6 +48,23 @@ class ModeMixture(AbstractSolver):
             return dataclasses.replace(start, q=q, why="diverged")
         return self.assemble(start, fitted, ending)
 
+    def extended(self, target: Target, start: Solution, more: list[Gaussian], seed: int) -> Solution:
+        """A mixture with components from these modes too, the heaviest first. Where a fit leaves its mode for another
+        component's place, or there are more than 24, the Gaussian stays as it is."""
+        ng, fitted = NaturalGradient(), list(start.findings["fitted"])
+        eps = standardised_draws(max(BLOCK, 2 * target.dim), target.dim, seed)
+        for i, local in enumerate(more):
+            new, elbo = local, -np.inf
+            if i < FITTED:
+                new, history, _ = ng.fit(target, local, seed)
+                elbo = history[-1]
+            if not (_sane(new, elbo) and all(_apart(new, other, BESIDE) for _, other in fitted)):
+                value = target.value(local.apply(eps))
+                new, elbo = local, float(value.mean() + local.entropy())
+            if _sane(new, elbo):
+                fitted.append((elbo, new))
+        return self.assemble(start, fitted, start.why)
+
     def assemble(self, start: Solution, fitted: list[tuple[float, Gaussian]], why: str) -> Solution:
         fitted = sorted(fitted, key=lambda f: -f[0])
         kept = [f for f in fitted if f[0] >= fitted[0][0] - NEGLIGIBLE]
@@ -61,10 +80,10 @@ def _sane(q: Gaussian, elbo: float) -> bool:
     return bool(np.isfinite(elbo) and abs(elbo) < HUGE and np.abs(q.mean).max() < HUGE and q.sd.max() < HUGE)
 
 
-def _apart(a: Gaussian, b: Gaussian) -> bool:
-    """Further from each other than half of one of them is wide, or of very different widths."""
+def _apart(a: Gaussian, b: Gaussian, share: float = DISTINCT) -> bool:
+    """Further from each other than this share of the typical radius of one of them, or of very different widths."""
     distance = min(np.linalg.norm(a.whiten(b.mean[None])), np.linalg.norm(b.whiten(a.mean[None])))
-    return bool(distance > DISTINCT * np.sqrt(a.dim) or np.abs(np.log(a.sd / b.sd)).max() > 0.7)
+    return bool(distance > share * np.sqrt(a.dim) or np.abs(np.log(a.sd / b.sd)).max() > 0.7)
 
 
 def gaussians(target: Target, seed: int) -> Solution:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..algorithms.heavy_tails import HeavyTails
 from ..algorithms.importance import Weighted
+from ..algorithms.mode_search import Searched
 from ..algorithms.solver import Solution
 from .marginals import LONG_TAIL, MEAN_AND_SD, NORMAL_QUARTILE, SD, Marginals, Move, tail_error
 from .verdict import ESS_GOOD, ESS_USABLE, KHAT_GOOD, KHAT_USABLE, Diagnosis, Judgement, Verdict, graded, undetermined
@@ -25,6 +26,8 @@ STEIN = 5.5, 12.0
 DIVERGED, STUCK = 0.005, 0.25  # shares: of proposals; of the iterations one chain may rest in one place
 UNDEFINED = 0.001, 0.2
 WEIGHED_ESS = 0.5
+SEEN = 0.5  # chance
+MISSED = 0.005, 0.05  # share of the mass
 ELBO_ERROR, ELBO_SHARE = 100.0, 0.1  # nats, or of the value: errors of a number that says something
 
 
@@ -51,6 +54,8 @@ class Case:
     own: Weighted | None = None  # the weights in q's coordinates, where these are not the model's
     spent: bool = False
     evaluations: int = 0
+    searched: Searched | None = None  # for modes
+    missed: float = 0.0  # share of the mass in modes that were found, and that the solution has no part in
 
 
 def judge_solution(case: Case) -> Diagnosis:
@@ -67,6 +72,8 @@ def judge_solution(case: Case) -> Diagnosis:
         judge(level, f"The log density is NaN at {w.undefined:.1%} of the draws from q"
               + ("; it is taken as zero density there, which may not be meant." if level else "."))  # fmt: skip
     _witness(judge, case, details)
+    details["open"] = judge.level > 0 or case.missed > 0 or case.spent  # what another rung might settle
+    _search(judge, case, details)
     if case.spent:
         judge(1 if judge.level else 0, "The budget was used up" + (" before the checks were passed: allow more."
               if judge.level else "."))  # fmt: skip
@@ -231,6 +238,33 @@ def _witness(judge: Judgement, case: Case, details: dict) -> None:
     judge(level, f"{t.n} of {len(t.u)} annealed particles from far out ended where q has too little mass: a mode, or a "
           "region, may be missed." if level else
           f"{len(t.u)} annealed particles from far out found no mass that q misses.")  # fmt: skip
+
+
+def _search(judge: Judgement, case: Case, details: dict) -> None:
+    """What was searched for modes; what it missed nobody can say, but what it would have seen."""
+    s = case.searched
+    if s is None:
+        return
+    details["search"] = {
+        "starts": s.starts, "ascents": s.ascents, "rounds": s.rounds, "evaluations": s.evaluations, "modes": len(s.modes),
+        "new": len(s.new), "missed": case.missed, "quiet": s.quiet, "forecast": dict(s.forecast),
+    }  # fmt: skip
+    seen = f"{s.starts:,} starts, {s.ascents:,} followed uphill, led to " + (
+        "one mode" if len(s.modes) == 1 else f"{len(s.modes)} modes"
+    )
+    wide, half = s.forecast.get(1.0, 0.0), s.forecast.get(0.5, 0.0)
+    judge(0, f"The search for modes: {seen}. Another that holds 10% of the mass would have been seen with chance {wide:.0%} "
+          f"if it is as wide as those found, with {half:.0%} if half as wide.")  # fmt: skip
+    if case.missed > 0:
+        judge(
+            graded(case.missed, *MISSED), f"Modes that hold about {case.missed:.1%} of the mass are not in the result."
+        )
+    blind = s.forecast.get(s.next, 1.0)
+    if s.next < 1 and blind < SEEN:
+        judge(1, f"The modes found differ in width by a factor of {s.spread:.2g}: a further one, {s.next:.2g} times as wide as "
+              f"the narrowest, would have been seen with chance {blind:.0%} only. There may be more.")  # fmt: skip
+    if not s.quiet:
+        judge(1, "The search for modes ended while it still found new ones: there may be more.")
 
 
 __all__ = ["Case", "Verdict", "difference", "judge_solution", "moments"]

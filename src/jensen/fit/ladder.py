@@ -16,14 +16,16 @@ from ..algorithms.importance import HOPELESS, Weighted, corrected, n_proposals, 
 from ..algorithms.laplace import Laplace, Path, distinct, search
 from ..algorithms.low_rank import DENSE
 from ..algorithms.mixture import ModeMixture
+from ..algorithms.mode_search import Searched, follow, search_modes
 from ..algorithms.solver import AbstractSolver, Solution
-from ..algorithms.target import Target
+from ..algorithms.target import BLOCK, Target
 from ..diagnostics.marginals import Marginals, Move, moved, of_chains, of_draws, of_weighted
 from ..diagnostics.psis import log_sum
 from ..diagnostics.solution import Case, difference, judge_solution
 from ..diagnostics.tails import improper_direction
 from ..diagnostics.verdict import ESS_USABLE, KHAT_USABLE, Diagnosis, Verdict
 from ..diagnostics.witness import Testimony, call_witness
+from ..samplers.bridged import BridgedModes
 from ..samplers.chains import Chains, gaussian_of, reported_chains, unvisited_tails
 from ..samplers.conditional import ConditionalGaussian
 from ..samplers.tilted import settle
@@ -33,6 +35,7 @@ from .view import View
 CHECKS = 0.3  # of the budget, kept for the checks
 FEW = 30  # dimensions
 MOST_BLOCKS = 16  # of 64 particles
+MOST_MODES = 64
 USUAL = 0.99  # share of q's draws below whose log-weights a particle is no lead
 PLAIN = 0.02  # by which weights may move a Gaussian that is kept as it is
 MANY_DRAWS = 8  # times as many as are weighed, of a q that is the answer
@@ -53,6 +56,7 @@ class Step:
     view: View
     home: Weighted
     marginals: Marginals
+    testimony: Testimony | None = None
     climbed: str = ""  # why it was not the last
 
 
@@ -75,6 +79,7 @@ class Ladder:
         self.target, self.seed, self.n_draws, self.on_step = target, seed, n_draws, on_step
         self.other = other or (lambda: None)
         self.steps: list[Step] = []
+        self.searches: dict[str, Searched] = {}  # for modes, by the labels of views
         self.improper: str | None = None
         self.cut = False  # did the budget end the last method, or its checks?
 
@@ -95,10 +100,11 @@ class Ladder:
                 views.append((other, found))
                 views.sort(key=lambda v: -_fitness(v[1].weighed))
         for view, base in views:
-            for rung in (self._chains, self._conditional, self._conditional_chains):
+            for rung in (self._bridged, self._chains, self._conditional, self._conditional_chains):
                 if not self._more():
                     return self.best()
                 base = self._unless_spent(rung, view, base) or base
+                base = self._unless_spent(self._followed, view) or base
         if self._more():
             self._unless_spent(self._careful)
         return self.best()
@@ -112,6 +118,8 @@ class Ladder:
         view = View(self.target)
         weighed = solution.findings.get("weighted") or self._weigh(view, solution)
         self.improper = self._improper(view, solution)
+        if self.improper is None and view.target.dim <= DENSE and isinstance(solution.q, Gaussian | Mixture):
+            self._look(view, solution, weighed)
         testimony = self._witness(view, solution, weighed) if self.improper is None else None
         return self._add(view, name, solution, weighed, began, used, testimony)
 
@@ -122,8 +130,7 @@ class Ladder:
     def _more(self) -> bool:
         """Is there need of another rung, and leave to try it?"""
         d = self.steps[-1].diagnosis
-        good = d.verdict is Verdict.RELIABLE
-        return not (good or self.improper is not None or self.cut or self.target.budget.spent)
+        return d.details["open"] and not (self.improper is not None or self.cut or self.target.budget.spent)
 
     # ---- rungs ---------------------------------------------------------------------------------------------------
     def _gaussians(self, view: View) -> Step | None:
@@ -131,12 +138,16 @@ class Ladder:
         began, used = self._now()
         if view.target.dim > DENSE:  # no room for a covariance: mean-field
             wide = self._solved(view.target, DADVI())
-            return None if wide.q is None else self._weighed_step(view, wide, began, used)[0]
+            if wide.q is None:
+                return None
+            self.improper = self._improper(view, wide)
+            return self._weighed_step(view, wide, self._weigh(view, wide), began, used)[0]
         modes = self._solved(view.target, Laplace())
         if modes.q is None:
             return None
         mixture = self._solved(view.target, ModeMixture(), modes)
-        step, testimony = self._weighed_step(view, mixture, began, used)
+        mixture, weighed = self._searched(view, mixture)
+        step, testimony = self._weighed_step(view, mixture, weighed, began, used)
         for _ in range(2):
             leads = _leads(testimony, step.weighed)
             if not len(leads) or self.improper is not None or self.target.budget.spent:
@@ -146,12 +157,54 @@ class Ladder:
             if more is None or _same(more, mixture):
                 break
             step.climbed, mixture = "Mass was found that these Gaussians miss.", more
-            step, testimony = self._weighed_step(view, mixture, began, used)
+            self.improper = self._improper(view, mixture)
+            step, testimony = self._weighed_step(view, mixture, self._weigh(view, mixture), began, used)
         return step
 
-    def _weighed_step(self, view: View, solution: Solution, began: float, used: int):
+    def _searched(self, view: View, solution: Solution) -> tuple[Solution, Weighted]:
+        """With the modes that a search finds beside those of q, and q's weights."""
         weighed = self._weigh(view, solution)
         self.improper = self._improper(view, solution)
+        if self.improper is not None or self.cut:
+            return solution, weighed
+        found = self._look(view, solution, weighed)
+        if found is not None and found.new and "fitted" in solution.findings:
+            gaussians = [m.gaussian for m in found.new]
+            more = self._unless_spent(ModeMixture().extended, view.target, solution, gaussians, self.seed)
+            if more is not None:
+                return more, self._weigh(view, more)
+        return solution, weighed
+
+    def _look(self, view: View, solution: Solution, weighed: Weighted) -> Searched | None:
+        with view.target.budget.keeping(CHECKS):
+            found = search_modes(view.target, solution.q, weighed, self.seed)
+        if found is not None:
+            self.searches[view.label] = found
+        return found
+
+    def _followed(self, view: View) -> Step | None:
+        """A mixture with the modes that the last witness's particles lead to, and chains in each; None if to none."""
+        last, found = self.steps[-1], self.searches.get(view.label)
+        mixture = next((s.own for s in self.steps[::-1] if s.view is view and "fitted" in s.own.findings), None)
+        if (
+            found is None
+            or last.testimony is None
+            or not len(last.testimony.leads)
+            or mixture is None
+            or not self._more()
+        ):
+            return None
+        began, used = self._now()
+        new = follow(view.target, found, last.testimony.leads[:BLOCK], self.seed)
+        if not new:
+            return None
+        self._climbs()
+        gaussians = [m.gaussian for m in sorted(new, key=lambda m: -m.log_z)]
+        more = ModeMixture().extended(view.target, mixture, gaussians, self.seed)
+        step = self._weighed_step(view, more, self._weigh(view, more), began, used)[0]
+        return (self._bridged(view, step) or step) if self._more() else step
+
+    def _weighed_step(self, view: View, solution: Solution, weighed: Weighted, began: float, used: int):
         # where the weights have failed anyway a witness only helps to find modes, and costs most in many dimensions
         heard = self.improper is None and (weighed.ess > HOPELESS or view.target.dim <= FEW)
         testimony = self._witness(view, solution, weighed) if heard else None
@@ -219,7 +272,7 @@ class Ladder:
         paths = [Path(*p, scale=np.ones(view.target.dim)) for p in zip(u, value.tolist(), gradient, strict=True)]
         found = search(view.target, paths, self.seed, 40)
         known = [Path(q.mean, 0.0, q.mean, q.sd, q, elbo) for elbo, q in mixture.findings.get("fitted", [])]
-        every = distinct([*known, *found], 6)
+        every = distinct([*known, *found], MOST_MODES)
         if len(every) <= len(known):
             return None
         start = dataclasses.replace(mixture, findings={**mixture.findings, "components": every})
@@ -232,6 +285,21 @@ class Ladder:
         own = dataclasses.replace(base.own, findings={**base.own.findings, "weighted": base.weighed})
         step = self._run(view, "student-t + importance", Tails(), dataclasses.replace(base, own=own))
         return step if step is not None and _fitness(step.weighed) > _fitness(base.weighed) else None
+
+    def _bridged(self, view: View, base: Step) -> Step | None:
+        """Where there are modes: chains in each, and what each holds."""
+        found = self.searches.get(view.label)
+        if found is None or sum(m.maximum for m in found.modes) < 2:
+            return None
+        step = self._run(view, "hmc in each mode", BridgedModes(), base)
+        if step is None or not self._more() or step.weighed.ess <= base.weighed.ess:
+            return step
+        began, used = self._now()  # what the chains drew from, as a proposal of importance sampling
+        fitted = [(float(np.log(w)), g) for w, g in zip(step.own.q.weights, step.own.q.components, strict=True)]
+        again = dataclasses.replace(
+            base.own, q=step.own.q, draws=None, findings={**base.own.findings, "fitted": fitted}
+        )
+        return self._weighed_step(view, again, step.weighed, began, used)[0]
 
     def _chains(self, view: View, base: Step) -> Step | None:
         return self._run(view, "hmc", Chains(), base)
@@ -329,6 +397,14 @@ class Ladder:
         floor = _floor(solution, weighed)
         return call_witness(view.target, scale, proposal, float(largest), floor, self.seed, blocks, usual)
 
+    def _modes(self, view: View, solution: Solution) -> tuple[Searched | None, float]:
+        """What was searched in these coordinates, and the share of what was found that the solution misses."""
+        found = self.searches.get(view.label)
+        if found is None:
+            return None, 0.0
+        u = solution.draws
+        return found, found.missed(solution.q.sample(np.random.default_rng([self.seed, 9]), 4096) if u is None else u)
+
     def _add(self, view: View, name, solution, weighed, began, used, testimony) -> Step:
         at_home, home_weighed = view.home(self.target, solution, weighed)
         marginals = self._marginals(at_home, home_weighed)
@@ -339,7 +415,7 @@ class Ladder:
         case = Case(
             at_home, home_weighed, self.target.names, marginals, move,
             self.improper, testimony, solution.evidence, None if view.back is None else weighed,
-            self.cut or self.target.budget.spent, self.target.budget.used - used,
+            self.cut or self.target.budget.spent, self.target.budget.used - used, *self._modes(view, solution),
         )  # fmt: skip
         diagnosis = judge_solution(case)
         reliable = diagnosis.verdict is Verdict.RELIABLE and not self.target.budget.spent
@@ -347,7 +423,9 @@ class Ladder:
             case = self._settled(view, case, solution, weighed)
             diagnosis = judge_solution(case)
         spent, cost = time.perf_counter() - began, self.target.budget.used - used
-        step = Step(name, at_home, diagnosis, weighed, spent, cost, solution, view, home_weighed, case.marginals)
+        step = Step(
+            name, at_home, diagnosis, weighed, spent, cost, solution, view, home_weighed, case.marginals, testimony
+        )
         self.steps.append(step)
         if self.on_step is not None:
             self.on_step(step)

@@ -212,7 +212,17 @@ class Runner:
         carry = self.init(0)
         data = self.data if self.stream is None else self.stream.get(0)
         numbers = np.int32(0), np.int32(1)
-        args = self.static, self.plan, self.plan.donate, self.arrays, carry, *numbers, data, self._order, np.bool_(False)
+        args = (
+            self.static,
+            self.plan,
+            self.plan.donate,
+            self.arrays,
+            carry,
+            *numbers,
+            data,
+            self._order,
+            np.bool_(False),
+        )
         return _KEPT[self.algorithm.thorough].digest(*args)
 
     def advance(self, carry: Carry, end: int, window: int) -> tuple[Carry, Any]:

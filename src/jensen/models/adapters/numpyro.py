@@ -154,7 +154,9 @@ class NumPyroModel(AbstractModel):
         if fn is self.fn:
             return self
         with explained(self.fn, args, kwargs):
-            now = discover(self.fn.twin(), args, kwargs)  # supports and shapes may have changed with what the function reads
+            now = discover(
+                self.fn.twin(), args, kwargs
+            )  # supports and shapes may have changed with what the function reads
         now = now.floating() if self.structure.floating() == self.structure else now
         now = dataclasses.replace(now, deterministic=self.structure.deterministic)
         if now != self.structure:

@@ -1,0 +1,437 @@
+"""A search for modes that q does not know: many starts with one gradient each, ascents from what no mode explains."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ..tree import Layout
+from .budget import OutOfBudget
+from .climbs import ENDED, LATE, MOST_STEPS, WAITING, Climbs
+from .importance import Weighted, proposal_of
+from .modes import Mode, explained, forecast, held, joined, measure_misfit, nearest, polished, shares
+from .target import Target
+
+STARTS, STARTS_OF_SEVERAL = 512, 2048  # a round
+ASCENTS = 64  # a round, of those that nothing explains
+ROUNDS, ROUNDS_OF_SEVERAL, MOST_ROUNDS = 2, 4, 12
+A_ROUND, MOST = 2500, 60_000  # evaluations of ascents, and of the search
+LINES = 600  # points on lines through new modes, a round
+ALONG = np.geomspace(2, 100, 14)  # sd, to either side
+POLISHED = 10  # ends of ascents, a round
+SINGLE = 0.01  # share of the ends in modes that were met once, from which to look on
+NEGLIGIBLE = 9.0  # nats below the whole: a mode that holds less than 1e-4
+USUAL, LOW = 0.99, 0.01  # quantiles of q's draws: of log p - log q, and of log q
+ROOM = 1.0  # nats above what was usual that still is
+SHARE = 0.25  # of what is left of a budget
+WIDTHS = 1.0, 0.7, 0.5, 0.35  # of imagined modes, relative to those found
+KEPT = 4000  # starts that are remembered, for pictures
+BY_Q = 10**6  # an ascent that came to where q has mass enough
+KINDS = ("about 0", "about a mode", "between modes", "along coordinates", "related to a mode")
+HEAVY = len(KINDS)  # a draw of q with a large weight
+
+
+@dataclasses.dataclass
+class Searched:
+    """What a search for modes did, and what it found.
+
+    modes:    those that hold more than 1e-4 of the mass, known ones first.   n_known: how many q had.
+    spread:   how many times as wide as the narrowest the widest of them is, by volume to the power 1 / D.
+    next:     the width, relative to one found, of a mode that is narrower by as much as those found differ on average.
+    log_z:    of all.   starts, ascents, rounds, evaluations: how many.   late: ascents that did not end.
+    forecast: for each width, relative to those found (and for `next`), the chance that a mode with 10 % of the mass
+              would have been seen.
+    quiet:    did it end because nothing new came?
+    looked, led: (n, D) some starts, and the number of the mode each led to (-1: none).
+    """
+
+    modes: list[Mode]
+    n_known: int
+    log_z: float
+    spread: float = 1.0
+    next: float = 1.0
+    starts: int = 0
+    ascents: int = 0
+    late: int = 0
+    rounds: int = 0
+    evaluations: int = 0
+    forecast: dict[float, float] = dataclasses.field(default_factory=dict)
+    quiet: bool = False
+    looked: Any = None
+    led: Any = None
+
+    @property
+    def new(self) -> list[Mode]:
+        """Heaviest first."""
+        return sorted(self.modes[self.n_known :], key=lambda m: -m.log_z)
+
+    def missed(self, u: Float[np.ndarray, "n D"]) -> float:
+        """The share of the mass in those of the new modes that have less than a third of their share of these draws."""
+        if not self.new or not len(u):
+            return 0.0
+        have = np.bincount(nearest(self.modes, u), minlength=len(self.modes)) / len(u)
+        want = shares(self.modes)
+        return float(sum(w for w, h, m in zip(want, have, self.modes, strict=True) if m.origin and h < w / 3))
+
+
+def search_modes(target: Target, q: Any, weighed: Weighted, seed: int) -> Searched | None:
+    """Looks for modes beside those of q.
+
+    Definition: rounds of 512 starts: about 0 at all distances, about the modes at 1 to 128 sd, in their box and thrice it,
+                with few coordinates moved, mirrored, shifted, permuted; for new modes lines along the axes. One gradient
+                each; where no known mode's quadratic predicts value and gradient, 64 ascents, given up as soon as they
+                come to a known mode or to where q has mass enough. Beside them, ascents of log (p - sum_k exp quadratic_k)
+                from explained points where the density lies above: modes in the shade of others. Ends are polished by
+                Newton, merged where the line between two does not dip, and kept within 9 nats. At least two rounds (four
+                where there are several modes), and on until nothing new comes.
+    Arguments:  q: Gaussian or mixture of Gaussians, weighed.
+    Cost:       about 4,000 gradients where there is one mode; at most 60,000, or a quarter of the budget.
+    Returns:    None where there is no gradient, q has no density anywhere, or the budget leaves no room.
+    Cannot:     find a mode narrower than those known in many dimensions; `forecast` says so.
+    """
+    finite = np.isfinite(weighed.log_p)
+    if not target.smooth or not finite.any() or target.affordable(MOST, SHARE, least=0) < STARTS:
+        return None
+    return _Search(target, q, weighed, seed).run()
+
+
+def follow(target: Target, found: Searched, u: Float[np.ndarray, "n D"], seed: int) -> list[Mode]:
+    """The further modes that these points lead to, uphill; they are added to what was found.
+
+    Cost:   at most 60 gradients a point, and a polish for each that ends where no mode is known.
+    """
+    rng, known = np.random.default_rng([seed, 78]), [m.gaussian for m in found.modes]
+    value, g = target(u)
+    frame = nearest(found.modes, u)
+    said = lambda u, value, g: explained(found.modes, u, value, g, roughly=True)
+    climbs = Climbs(target, u, value, g, known, frame, said, MOST_STEPS * len(u))
+    new: list[Mode] = []
+    for i in np.flatnonzero(climbs.state < 0):
+        mode = polished(target, climbs.u[i], known[frame[i]])
+        every = [*found.modes, *new]
+        if not mode.maximum or any(_near(mode, m, 1.0) and joined(target, m, mode) for m in every if m.maximum):
+            continue
+        mode.log_z, mode.origin = held(target, mode, rng), "an annealed particle"
+        if mode.log_z > max(found.log_z, *(m.log_z for m in every)) - NEGLIGIBLE:
+            new.append(mode)
+    found.modes += new
+    return new
+
+
+class _Search:
+    def __init__(self, target: Target, q: Any, weighed: Weighted, seed: int):
+        self.target, self.rng = target, np.random.default_rng([seed, 77])
+        self.most = target.affordable(MOST, SHARE)
+        self.began = target.evaluations
+        self.proposal = proposal_of(q)
+        log_w, finite = weighed.log_p - weighed.log_q, np.isfinite(weighed.log_p)
+        self.usual = float(np.quantile(log_w[finite], USUAL)) + ROOM
+        self.low = float(np.quantile(weighed.log_q, LOW))
+        self.log_z = float(weighed.evidence[0])
+        self.draws, self.draws_log_p = weighed.u[finite], weighed.log_p[finite]
+        self.excess = log_w[finite]
+        self.modes = self._of(q)
+        self.n_known = len(self.modes)
+        self.lined: set[int] = set()
+        self.ascents = ASCENTS
+        self.followed = self.unexplained = self.by_q = 0
+        self.looked: list[np.ndarray] = []
+        self.led: list[np.ndarray] = []
+        self.found = Searched(self.modes, self.n_known, self.log_z)
+
+    def run(self) -> Searched:
+        """Rounds until it is quiet; what was found so far where the budget ends."""
+        found = self.found
+        try:
+            for mode in self.modes:
+                mode.log_z = held(self.target, mode, self.rng)
+            for found.rounds in range(1, MOST_ROUNDS + 1):
+                born = self._round()
+                alive = self._alive()
+                ends = sum(m.hits for m in self.modes) + self.by_q
+                single = sum(m.hits == 1 for m in alive) / max(ends, 1)
+                least = ROUNDS if len(alive) < 2 else ROUNDS_OF_SEVERAL
+                found.quiet = found.rounds >= least and born == 0 and single < SINGLE
+                if found.quiet or self.target.evaluations - self.began > self.most or self.target.budget.spent:
+                    break
+        except OutOfBudget:
+            pass
+        alive = self._alive()
+        looked = np.concatenate(self.looked) if self.looked else np.zeros((0, self.target.dim))
+        led = np.concatenate(self.led) if self.led else np.zeros(0, int)
+        if len(looked):
+            known = [m for m in alive if m.maximum] or self.modes[:1]
+            share = min(self.followed / self.unexplained, 1.0) if self.unexplained else 1.0
+            size = np.array([m.gaussian.log_det for m in alive if m.maximum])
+            found.spread = float(np.exp(np.ptp(size) / self.target.dim)) if len(size) > 1 else 1.0
+            found.next = found.spread ** (-1 / max(len(size) - 1, 1))
+            widths = (*WIDTHS, found.next)
+            found.forecast = forecast(known, looked, max(self.log_z, self._top()), share, self.rng, widths)
+        some = slice(None, None, max(1, -(-len(looked) // KEPT)))
+        number = {id(m): i for i, m in enumerate(alive)}
+        found.led = np.array([number.get(id(self.modes[k]), -1) if 0 <= k < BY_Q else -1 for k in led[some]], int)
+        found.looked, found.starts = looked[some], len(looked)
+        found.n_known = sum(m.origin == "" for m in alive)
+        found.modes, found.log_z = alive, max(self.log_z, self._top())
+        found.evaluations = self.target.evaluations - self.began
+        return found
+
+    # ---- what is known -------------------------------------------------------------------------------------------
+    def _of(self, q: Any) -> list[Mode]:
+        """The modes of q's components; where Newton leads away or to no maximum, the component as it is."""
+        modes: list[Mode] = []
+        for gaussian in getattr(q, "components", None) or [q]:
+            mode = polished(self.target, gaussian.mean, gaussian)
+            away = np.linalg.norm(gaussian.whiten(mode.at[None]))
+            if not mode.maximum or not away < 2 * math.sqrt(gaussian.dim):
+                mode = Mode(gaussian, float(self.target.value(gaussian.mean[None])[0]), maximum=False)
+            if not any(_near(mode, m, 0.3) for m in modes):
+                modes.append(mode)
+        return modes
+
+    def _alive(self) -> list[Mode]:
+        top = self._top()
+        for m in self.modes:
+            m.alive = m.alive and (m.origin == "" or m.log_z > top - NEGLIGIBLE)
+        return [m for m in self.modes if m.alive]
+
+    def _top(self) -> float:
+        return max(m.log_z for m in self.modes) if self.modes else -math.inf
+
+    def _by_q(self, u: np.ndarray, value: np.ndarray) -> np.ndarray:
+        """Has q about as much density here as p, as its draws saw?"""
+        log_q = self.proposal.log_prob(u)
+        return (value - log_q <= self.usual) & (log_q > self.low)
+
+    def _known(self, u: np.ndarray, value: np.ndarray, g: np.ndarray) -> np.ndarray:
+        mode = explained(self.modes, u, value, g, roughly=True)
+        return np.where(mode >= 0, mode, np.where(self._by_q(u, value), BY_Q, -1))
+
+    # ---- one round -----------------------------------------------------------------------------------------------
+    def _round(self) -> int:
+        """Starts, ascents, and what they ended in: the number of new modes."""
+        u, frame, kind = self._starts()
+        value, g = self.target(u)
+        ok = np.isfinite(value)
+        u, frame, kind, value, g = u[ok], frame[ok], kind[ok], value[ok], g[ok]
+        led = explained(self.modes, u, value, g, roughly=False)
+        for k, n in zip(*np.unique(led[led >= 0], return_counts=True), strict=True):
+            self.modes[k].hits += int(n)
+        self.looked.append(u)
+        self.led.append(led)
+        born, plain = 0, np.flatnonzero(led >= 0)
+        left = self._worth(u, value, np.flatnonzero(led < 0))
+        if len(left):
+            born += self._ascend(u, value, g, frame, kind, left, led)
+        if len(plain):
+            born += self._residual(u[plain], value[plain], frame[plain], led[plain])
+        if self.found.rounds == 1:
+            maxima = [k for k, m in enumerate(self.modes) if m.maximum]
+            if maxima:
+                owner = np.array(maxima)[nearest([self.modes[k] for k in maxima], self.draws)]
+                born += self._residual(self.draws, self.draws_log_p, owner, owner)
+        return born
+
+    def _worth(self, u: np.ndarray, value: np.ndarray, left: np.ndarray) -> np.ndarray:
+        """Which unexplained starts to ascend from: a quarter of them those most above the quadratics, the rest any."""
+        self.unexplained += len(left)
+        if len(left) <= self.ascents:
+            return left
+        above = value[left] - np.max([m.quadratic(u[left]) for m in self.modes], 0)
+        first = left[np.argsort(-above)][: self.ascents // 4]
+        rest = self.rng.permutation(np.setdiff1d(left, first))
+        return np.concatenate([first, rest[: self.ascents - len(first)]])
+
+    def _ascend(self, u, value, g, frame, kind, left, led) -> int:
+        room = min(A_ROUND, self.most - (self.target.evaluations - self.began))
+        frames = [m.gaussian for m in self.modes]
+        c = Climbs(self.target, u[left], value[left], g[left], frames, frame[left], self._known, room)
+        begun = c.state != WAITING
+        self.followed += int(begun.sum())
+        self.found.ascents += int(begun.sum())
+        self.by_q += int((c.state == BY_Q).sum())
+        for i in np.flatnonzero((c.state >= 0) & (c.state < BY_Q)):
+            self.modes[c.state[i]].hits += 1
+            led[left[i]] = c.state[i]
+        late, born = int((c.state == LATE).sum()), 0
+        ends = np.flatnonzero(c.state == ENDED)
+        tried = 0
+        for i in ends[np.argsort(-c.value[ends])]:
+            at, v, slope = c.u[i : i + 1], c.value[i : i + 1], c.g[i : i + 1]
+            said = int(self._known(at, v, slope)[0])
+            if said == BY_Q:
+                self.by_q += 1
+                continue
+            if said < 0:
+                beside = [k for k, m in enumerate(self.modes) if m.radius(at)[0] < 0.3 * math.sqrt(at.size)]
+                said = next((k for k in beside if abs(self.modes[k].value - v[0]) < 1), -1)
+            if said < 0 and tried < self._polishes:
+                tried += 1
+                said = self._add(
+                    polished(self.target, at[0], frames[frame[left[i]]]), [*KINDS, "a heavy draw"][kind[left[i]]]
+                )
+                born += said >= 0 and self.modes[said].alive and self.modes[said].hits == 1
+            elif said < 0:
+                late += 1
+            else:
+                self.modes[said].hits += 1
+            led[left[i]] = said
+        self.found.late += late
+        if late > begun.sum() / 2 and begun.sum() > 40 and not born:
+            self.ascents = ASCENTS // 4  # a slope without end: few are enough to see that it is one
+        return born
+
+    @property
+    def _polishes(self) -> int:
+        """How many ends a round may polish: for what its ascents may cost, and at least two."""
+        return int(np.clip(A_ROUND // (4 * (2 * self.target.dim + 4)), 2, POLISHED))
+
+    def _add(self, mode: Mode, origin: str) -> int:
+        """Its number; that of the mode that it is part of; -1 for what q accounts for."""
+        for k, m in enumerate(self.modes):
+            if m.maximum and _near(mode, m, 1.0) and joined(self.target, m, mode):
+                m.hits += 1
+                return k
+        mode.log_z, mode.origin = held(self.target, mode, self.rng), origin
+        top = max(self._top(), self.log_z)
+        mode.alive = mode.maximum and mode.log_z > top - NEGLIGIBLE
+        if mode.alive and self._by_q(mode.at[None], np.array([mode.value]))[0]:
+            mode.alive = False
+            self.by_q += 1
+        self.modes.append(mode)
+        return len(self.modes) - 1
+
+    def _residual(self, u: np.ndarray, value: np.ndarray, frame: np.ndarray, owner: np.ndarray) -> int:
+        """Ascents of log (p - sum_k exp quadratic_k) from points where the density lies above the quadratics by more than
+        the misfit of the mode `owner` explains."""
+        for k in np.unique(owner):
+            if self.modes[k].misfit is None:
+                self.modes[k].misfit = measure_misfit(self.target, self.modes[k], self.rng)
+        residual = _Residual(self.target, [m for m in self.modes if m.maximum])
+        limit = np.empty(len(u))
+        for k in np.unique(owner):
+            limit[owner == k] = self.modes[k].misfit * self.modes[k].radius(u[owner == k]) ** 2
+        above = value - residual.log_sum(u) - limit - 1e-10 * (1 + np.abs(value))
+        at = np.flatnonzero(above > 0)
+        at = np.concatenate([at[np.argsort(-above[at])][: ASCENTS // 4], self.rng.permutation(at)[: ASCENTS // 4]])
+        at = np.unique(at)
+        if not len(at):
+            return 0
+        u, frame = u[at], frame[at]
+        rest, slope = residual(u)
+        ok = np.isfinite(rest)
+        u, frame, rest, slope = u[ok], frame[ok], rest[ok], slope[ok]
+        room = min(A_ROUND, self.most - (self.target.evaluations - self.began))
+        frames = [m.gaussian for m in self.modes]
+        c = Climbs(residual, u, rest, slope, frames, frame, None, room)
+        born = tried = 0
+        for i in np.argsort(-c.value):
+            far = all(m.radius(c.u[i : i + 1])[0] > 1.5 * math.sqrt(self.target.dim) for m in self.modes)
+            if c.state[i] == WAITING or not far or tried >= self._polishes:
+                continue
+            tried += 1
+            said = self._add(polished(self.target, c.u[i], frames[frame[i]]), "in the shade of a mode")
+            born += said >= 0 and self.modes[said].alive and self.modes[said].hits == 1
+        return born
+
+    # ---- where to start ------------------------------------------------------------------------------------------
+    def _starts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Points, the mode in whose coordinates each ascends, and the kind of each."""
+        known = [k for k, m in enumerate(self.modes) if m.alive] or [0]
+        n = STARTS if len(known) == 1 else STARTS_OF_SEVERAL
+        frame = self.rng.choice(known, n)
+        kind = np.arange(n) % len(KINDS)
+        u = starting_points(self.modes, np.array(known), frame, kind, self.target.layout, self.rng)
+        new = [k for k in known if k not in self.lined][:2]
+        self.lined.update(new)
+        lines = [self._lines(self.modes[k]) for k in new]
+        heavy = self.draws[np.argsort(-self.excess)[: ASCENTS // 4]] if self.found.rounds == 1 else self.draws[:0]
+        frame = np.concatenate([frame, *(np.full(len(p), k) for k, p in zip(new, lines, strict=True))])
+        frame = np.concatenate([frame, self.rng.choice(known, len(heavy))])
+        kind = np.concatenate([kind, np.full(sum(map(len, lines)), KINDS.index("along coordinates"))])
+        return np.concatenate([u, *lines, heavy]), frame, np.concatenate([kind, np.full(len(heavy), HEAVY)])
+
+    def _lines(self, mode: Mode) -> np.ndarray:
+        """Through a mode, along all coordinates at once and along each (as many as there is room for)."""
+        sd, d = mode.gaussian.sd, self.target.dim
+        ways = np.concatenate([sd[None], np.diag(sd)])
+        order = np.concatenate([[0], 1 + self.rng.permutation(d)])[: max(LINES // (2 * len(ALONG)), 1)]
+        x = np.concatenate([-ALONG, ALONG])
+        return (mode.at + x[None, :, None] * ways[order][:, None]).reshape(-1, d)
+
+
+def starting_points(
+    modes: list[Mode], known: np.ndarray, frame: np.ndarray, kind: np.ndarray, layout: Layout, rng: np.random.Generator
+) -> Float[np.ndarray, "n D"]:
+    """Far and near, each row by its kind, about the mode that `frame` names."""
+    n, d = len(frame), modes[0].at.size
+    at = np.stack([m.at for m in modes])[frame]
+    sd = np.stack([m.gaussian.sd for m in modes])[frame]
+    e, jitter = rng.standard_normal((n, d)), np.empty((n, d))
+    for k in np.unique(frame):
+        jitter[frame == k] = modes[k].gaussian.apply(e[frame == k]) - modes[k].at
+    low = np.min([modes[k].at - 4 * modes[k].gaussian.sd for k in known], 0)
+    high = np.max([modes[k].at + 4 * modes[k].gaussian.sd for k in known], 0)
+    wide = (high - low) / 2 * rng.choice([1.0, 1.5, 3.0], n)[:, None]
+    about_zero = e * 10 ** rng.uniform(-1, 2, (n, 1))
+    about_mode = at + jitter * 2 ** rng.uniform(0, 7, (n, 1))
+    between = (low + high) / 2 + wide * rng.uniform(-1, 1, (n, d))
+    few = rng.random((n, d)).argsort(1).argsort(1) < rng.integers(1, 4, (n, 1))
+    base = np.where(rng.random((n, 1)) < 0.3, 0.3 * e * np.minimum(1, sd), at + 0.3 * jitter)
+    few_moved = base + few * rng.choice([-1, 1], (n, d)) * sd * 2 ** rng.uniform(1, 7, (n, d))
+    other = modes[known[0]].at * 0 + np.stack([modes[k].at for k in rng.choice(known, n)])
+    related = [
+        -at + 0.5 * jitter,
+        at + (other - np.roll(other, 1, 0)) * rng.uniform(-2, 2, (n, 1)) + 0.5 * jitter,
+        np.stack([p[permutation(layout, rng)] for p in at]) + 0.3 * jitter,
+        at + rng.choice([-1, 1], (n, 1)) * 2 ** rng.uniform(0, 6, (n, 1)) * sd + 0.3 * jitter,
+    ]
+    of_related = np.stack(related)[rng.integers(len(related), size=n), np.arange(n)]
+    return np.stack([about_zero, about_mode, between, few_moved, of_related])[kind, np.arange(n)]
+
+
+def permutation(layout: Layout, rng: np.random.Generator) -> np.ndarray:
+    """Of the flat coordinates: the leading axes of all sites that are as long as one of them, in one new order (labels)."""
+    index, first = np.arange(layout.size), np.cumsum([0, *layout.sizes])
+    lengths = [s[0] for s in layout.shapes if s and s[0] > 1]
+    if not lengths:
+        return index
+    order = rng.permutation(length := int(rng.choice(lengths)))
+    for at, shape, size in zip(first, layout.shapes, layout.sizes, strict=False):
+        if shape and shape[0] == length:
+            index[at : at + size] = at + np.arange(size).reshape(length, -1)[order].reshape(-1)
+    return index
+
+
+def _near(a: Mode, b: Mode, share: float) -> bool:
+    """Closer than this share of the typical radius of one of them."""
+    return bool(min(a.radius(b.at[None])[0], b.radius(a.at[None])[0]) < share * math.sqrt(a.at.size))
+
+
+class _Residual:
+    """log (p - sum_k exp quadratic_k): what the modes leave over; -inf where that is nothing but rounding."""
+
+    def __init__(self, target: Target, modes: list[Mode]):
+        self.target, self.modes = target, modes
+
+    def log_sum(self, u: np.ndarray) -> np.ndarray:
+        return np.logaddexp.reduce([m.quadratic(u) for m in self.modes], 0)
+
+    def __call__(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.of(u, *self.target(u))
+
+    def of(self, u: np.ndarray, value: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        each = np.array([m.quadratic(u) for m in self.modes])
+        total = np.logaddexp.reduce(each, 0)
+        parts = np.exp(each - total)
+        slope = sum(w[:, None] * m.gaussian.precise(m.at - u) for w, m in zip(parts, self.modes, strict=True))
+        x = value - total
+        ratio = np.expm1(np.minimum(x, 30.0))  # p / sum - 1
+        rest = np.where(x > 30, value, total + np.log(np.maximum(ratio, 1e-300)))
+        gradient = np.where(
+            (x > 30)[:, None], g, ((ratio + 1)[:, None] * g - slope) / np.maximum(ratio, 1e-300)[:, None]
+        )
+        none = ~((x > 1e-11 * (1 + np.abs(value))) & np.isfinite(value) & np.isfinite(gradient).all(1))
+        return np.where(none, -np.inf, rest), np.where(none[:, None], 0.0, gradient)
