@@ -134,13 +134,13 @@ def _checks(cells: list[Cell], share: np.ndarray, se: np.ndarray) -> dict[str, A
     se_sd = 0.5 * np.sqrt((weigh * (second + se[:, None] ** 2 * excess)).sum(0)) / sd2
     large = [c.checks for c, s in zip(cells, share, strict=True) if s > LEFT_OUT] or [cells[0].checks]
     worst = {
-        key: max((c[key], c.get(f"{key}_worst", "")) for c in large)
-        for key in ("rhat", "halves", "stein", "stuck", "diverged")
+        key: max((c[key], c.get(f"{key}_worst", "")) for c in large) for key in ("rhat", "halves", "stein", "stuck")
     }
     names = {f"{key}_worst": name for key, (_, name) in worst.items() if name}
     return {key: value for key, (value, _) in worst.items()} | names | {
         "se_mean": float(se_mean.max()), "se_sd": float(se_sd.max()),
         "se_mean_worst": large[0]["se_mean_worst"], "se_sd_worst": large[0]["se_sd_worst"],
+        "diverged": float(sum(s * c.checks["diverged"] for c, s in zip(cells, share, strict=True))),
         "stein_by_chance": max(c.get("stein_by_chance", 0.0) for c in large),
         "iterations": min(c["iterations"] for c in large), "accepted": float(np.mean([c["accepted"] for c in large])),
         "islands": len(cells), "shares": share.tolist(), "shares_se": (share * se).tolist(),
