@@ -24,7 +24,7 @@ from jensen.report.trace import window_means, y_limits
 from .conftest import BINARY, COUNTS, HOSTILE, Y
 
 GLOBAL = {"overview", "trace", "weights", "marginals", "pairs"}
-LADDER = {"overview", "ladder", "weights", "marginals", "pairs"}
+LADDER = {"overview", "ladder", "search", "weights", "marginals", "pairs"}
 EXPECTED = {
     "numpyro_fit": GLOBAL | {"predictive"},
     "banana_fit": GLOBAL,

@@ -26,6 +26,7 @@ NEGLIGIBLE = 9.0  # nats below the whole: a mode that holds less than 1e-4
 USUAL, LOW = 0.99, 0.01  # quantiles of q's draws: of log p - log q, and of log q
 ROOM = 1.0  # nats above what was usual that still is
 SHARE = 0.25  # of what is left of a budget
+SEEN, HOPE = 0.5, 0.05  # chance of having seen a further mode: enough; from which more rounds may bring enough
 WIDTHS = 1.0, 0.7, 0.5, 0.35  # of imagined modes, relative to those found
 KEPT = 4000  # starts that are remembered, for pictures
 BY_Q = 10**6  # an ascent that came to where q has mass enough
@@ -61,6 +62,27 @@ class Searched:
     quiet: bool = False
     looked: Any = None
     led: Any = None
+
+    def picture(self, n: int = 600) -> dict[str, Any]:
+        """What a reader may see of it: some starts and all modes in two coordinates, as plain numbers.
+
+        Definition: distances in sd of the heaviest mode; the plane of the largest spread of the modes (of the starts'
+                    directions, where there are fewer than three modes).
+        """
+        weight = shares(self.modes)
+        first = self.modes[int(np.argmax(weight))].gaussian
+        u = self.looked[:: max(1, len(self.looked) // n)]
+        scaled = lambda x: (x - first.mean) / first.sd
+        z, at = scaled(u), scaled(np.stack([m.at for m in self.modes]))
+        length = np.linalg.norm(z, axis=1, keepdims=True)
+        away = at / max(np.abs(at).max(), 1e-300)
+        rows = np.concatenate([1e3 * away, z / np.maximum(length, 1e-300)])
+        plane: Any = np.linalg.svd(rows, full_matrices=False)[2][:2].T
+        flat = lambda x: np.round(x @ plane, 4).tolist()
+        return {
+            "starts": flat(z), "led": self.led[:: max(1, len(self.looked) // n)].tolist(), "modes": flat(at),
+            "shares": np.round(weight, 6).tolist(), "new": [bool(m.origin) for m in self.modes],
+        }  # fmt: skip
 
     @property
     def new(self) -> list[Mode]:
@@ -154,21 +176,17 @@ class _Search:
                 single = sum(m.hits == 1 for m in alive) / max(ends, 1)
                 least = ROUNDS if len(alive) < 2 else ROUNDS_OF_SEVERAL
                 found.quiet = found.rounds >= least and born == 0 and single < SINGLE
-                if found.quiet or self.target.evaluations - self.began > self.most or self.target.budget.spent:
+                if self.target.evaluations - self.began > self.most or self.target.budget.spent:
+                    break
+                if found.quiet and not (found.rounds % ROUNDS_OF_SEVERAL == 0 and self._worth_more(alive)):
                     break
         except OutOfBudget:
             pass
         alive = self._alive()
-        looked = np.concatenate(self.looked) if self.looked else np.zeros((0, self.target.dim))
-        led = np.concatenate(self.led) if self.led else np.zeros(0, int)
-        if len(looked):
-            known = [m for m in alive if m.maximum] or self.modes[:1]
-            share = min(self.followed / self.unexplained, 1.0) if self.unexplained else 1.0
-            size = np.array([m.gaussian.log_det for m in alive if m.maximum])
-            found.spread = float(np.exp(np.ptp(size) / self.target.dim)) if len(size) > 1 else 1.0
-            found.next = found.spread ** (-1 / max(len(size) - 1, 1))
-            widths = (*WIDTHS, found.next)
-            found.forecast = forecast(known, looked, max(self.log_z, self._top()), share, self.rng, widths)
+        if self.looked:
+            self._foresee(alive)
+        looked = np.concatenate([np.zeros((0, self.target.dim)), *self.looked])
+        led = np.concatenate([np.zeros(0, int), *self.led])
         some = slice(None, None, max(1, -(-len(looked) // KEPT)))
         number = {id(m): i for i, m in enumerate(alive)}
         found.led = np.array([number.get(id(self.modes[k]), -1) if 0 <= k < BY_Q else -1 for k in led[some]], int)
@@ -177,6 +195,22 @@ class _Search:
         found.modes, found.log_z = alive, max(self.log_z, self._top())
         found.evaluations = self.target.evaluations - self.began
         return found
+
+    def _worth_more(self, alive: list[Mode]) -> bool:
+        """Would a further mode, narrower by as much as those found differ, be seen in some more rounds but not yet?"""
+        if len(alive) < 2:
+            return False
+        self._foresee(alive)
+        return self.found.next < 1 and HOPE < self.found.forecast[self.found.next] < SEEN
+
+    def _foresee(self, alive: list[Mode]) -> None:
+        known = [m for m in alive if m.maximum] or self.modes[:1]
+        share = min(self.followed / self.unexplained, 1.0) if self.unexplained else 1.0
+        size = np.array([m.gaussian.log_det for m in known])
+        spread = float(np.exp(np.ptp(size) / self.target.dim))
+        self.found.spread, self.found.next = spread, spread ** (-1 / max(len(size) - 1, 1))
+        widths, log_z = (*WIDTHS, self.found.next), max(self.log_z, self._top())
+        self.found.forecast = forecast(known, np.concatenate(self.looked), log_z, share, self.rng, widths)
 
     # ---- what is known -------------------------------------------------------------------------------------------
     def _of(self, q: Any) -> list[Mode]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..algorithms.heavy_tails import HeavyTails
 from ..algorithms.importance import Weighted
-from ..algorithms.mode_search import Searched
+from ..algorithms.mode_search import SEEN, Searched
 from ..algorithms.solver import Solution
 from .marginals import LONG_TAIL, MEAN_AND_SD, NORMAL_QUARTILE, SD, Marginals, Move, tail_error
 from .verdict import ESS_GOOD, ESS_USABLE, KHAT_GOOD, KHAT_USABLE, Diagnosis, Judgement, Verdict, graded, undetermined
@@ -26,7 +26,6 @@ STEIN = 5.5, 12.0
 DIVERGED, STUCK = 0.005, 0.25  # shares: of proposals; of the iterations one chain may rest in one place
 UNDEFINED = 0.001, 0.2
 WEIGHED_ESS = 0.5
-SEEN = 0.5  # chance
 MISSED = 0.005, 0.05  # share of the mass
 ELBO_ERROR, ELBO_SHARE = 100.0, 0.1  # nats, or of the value: errors of a number that says something
 
@@ -247,7 +246,8 @@ def _search(judge: Judgement, case: Case, details: dict) -> None:
         return
     details["search"] = {
         "starts": s.starts, "ascents": s.ascents, "rounds": s.rounds, "evaluations": s.evaluations, "modes": len(s.modes),
-        "new": len(s.new), "missed": case.missed, "quiet": s.quiet, "forecast": dict(s.forecast),
+        "new": len(s.new), "missed": case.missed, "quiet": s.quiet,
+        "forecast": sorted(s.forecast.items()), "picture": s.picture(),
     }  # fmt: skip
     seen = f"{s.starts:,} starts, {s.ascents:,} followed uphill, led to " + (
         "one mode" if len(s.modes) == 1 else f"{len(s.modes)} modes"

@@ -77,7 +77,8 @@ def kinds(fit: Any) -> list[str]:
     """The pictures, in reading order; a decoder's own come first, as they are what its user looks at."""
     own = ["predictive", "samples", "latent", "usage"] if fit.plated and (fit.model is None or decodes(fit)) else []
     own = own or (["predictive", "latent", "usage"] if fit.plated else [])
-    common = ["ladder" if has_rungs(fit) else "trace", "weights", "marginals", "pairs"]
+    found = ["ladder", "search"] if "search" in fit.diagnosis.details else ["ladder"]
+    common = [*(found if has_rungs(fit) else ["trace"]), "weights", "marginals", "pairs"]
     return common + (own or ["predictive"])
 
 

@@ -45,6 +45,7 @@ VALUES = {
 
 TITLES = {
     "ladder": "How was the posterior found?",
+    "search": "Is there more than one mode?",
     "trace": "Did the optimisation finish?",
     "weights": "Does the fit match the model?",
     "marginals": "What was learned",
@@ -61,6 +62,11 @@ HOW_TO_READ = {
     "coloured by its verdict; ▸ marks the one whose result is shown. On the right each mark is one method's estimate "
     "of the log evidence. Methods that agree lie together, near the dashed line of the result; one that lies apart "
     "has missed part of the posterior, or found a part that the others missed.",
+    "search": "A posterior may have several separate peaks, and a method sees only those that it comes near. Each dot is a "
+    "place from which was looked, in the colour of the peak it led to; distances are in standard deviations of the "
+    "heaviest peak, and grow logarithmically outwards. In grey: it led to none, or to where the fit has its mass anyway. "
+    "Below on the right is what the search can promise: how likely it would have seen another peak with a tenth of the "
+    "mass. Narrow peaks in many dimensions are beyond any search.",
     "trace": "The fit climbs: higher is better. The thick line should end flat, in the panel of the last half "
     "too. A line that still rises needs more steps. The dashed line is the final value, from fresh draws of the "
     "result (and, with a latent for each row, from up to 100 rows), so it can lie a little off the curve.",
@@ -142,6 +148,7 @@ ROWS_FIRST = " The first number in brackets counts the rows on which the verdict
 
 ALT = {
     "ladder": "Bars of the time each method took, coloured by verdict, beside each one's estimate of the log evidence",
+    "search": "Map of the starts of the search for modes and of the modes found, beside what each holds",
     "trace": "Line chart of the objective against the step, with a closer view of the last half",
     "weights": "Chart of the importance weights and their tail",
     "marginals": "Density of each coordinate with mean and interval, and its reweighted density",
