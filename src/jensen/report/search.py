@@ -55,8 +55,11 @@ def _map(ax: Axes, picture: dict) -> None:
     for k, at in enumerate(m):
         new = picture["new"][k]
         label = "mode that the search added" if new else "mode known before"
-        ax.scatter(*at, s=200 if new else 80, marker="*" if new else "D", color=COLOURS[k % len(COLOURS)], edgecolor="white", zorder=4,
-                   label=label if picture["new"].index(new) == k else None)  # fmt: skip
+        look = {"s": 200, "marker": "*"} if new else {"s": 80, "marker": "D"}
+        first = picture["new"].index(new) == k
+        ax.scatter(
+            *at, color=COLOURS[k % len(COLOURS)], edgecolor="white", zorder=4, label=label if first else None, **look
+        )
         ax.annotate(
             str(k + 1), at, (5, 5), textcoords="offset points", fontsize=8, color=INK, fontweight="bold", zorder=5
         )
