@@ -28,7 +28,7 @@ from ..samplers.chains import Chains, gaussian_of, reported_chains, unvisited_ta
 from ..samplers.conditional import ConditionalGaussian
 from ..samplers.tilted import settle
 from .methods import SOLVERS
-from .view import View
+from .view import View, learned_view
 
 CHECKS = 0.3  # of the budget, kept for the checks
 FEW = 30  # dimensions
@@ -84,16 +84,12 @@ class Ladder:
         base = self._gaussians(own)
         if base is None:
             return None
-        views = [(own, base)]
-        if self._more():
-            base = self._tails(own, base) or base
-        if self._more():
-            self._climbs()
-            other = self.other()
-            found = None if other is None else self._unless_spent(self._gaussians, other)
-            if other is not None and found is not None:
-                views.append((other, found))
-                views.sort(key=lambda v: -_fitness(v[1].weighed))
+        views = [(own, (self._tails(own, base) if self._more() else None) or base)]
+        for make in (self.other, lambda: learned_view(self.target, gaussian_of(base.own.q))):
+            if self._more():
+                self._climbs()
+                views += self._unless_spent(self._elsewhere, make) or []
+        views.sort(key=lambda v: -_fitness(v[1].weighed))
         for view, base in views:
             for rung in (self._chains, self._conditional, self._conditional_chains):
                 if not self._more():
@@ -124,6 +120,14 @@ class Ladder:
         d = self.steps[-1].diagnosis
         good = d.verdict is Verdict.RELIABLE
         return not (good or self.improper is not None or self.cut or self.target.budget.spent)
+
+    def _elsewhere(self, make: Callable[[], View | None]) -> list[tuple[View, Step]]:
+        """The Gaussians, and their tails, in other coordinates; none where there are no such."""
+        view = make()
+        base = None if view is None else self._gaussians(view)
+        if view is None or base is None:
+            return []
+        return [(view, (self._unless_spent(self._tails, view, base) if self._more() else None) or base)]
 
     # ---- rungs ---------------------------------------------------------------------------------------------------
     def _gaussians(self, view: View) -> Step | None:
