@@ -26,6 +26,7 @@ from ..diagnostics.verdict import ESS_USABLE, KHAT_USABLE, Diagnosis, Verdict
 from ..diagnostics.witness import Testimony, call_witness
 from ..samplers.chains import Chains, gaussian_of, reported_chains, unvisited_tails
 from ..samplers.conditional import ConditionalGaussian
+from ..samplers.nested import NestedLaplace
 from ..samplers.tilted import settle
 from .methods import SOLVERS
 from .view import View, learned_view
@@ -84,7 +85,7 @@ class Ladder:
         base = self._gaussians(own)
         if base is None:
             return None
-        views = [(own, (self._tails(own, base) if self._more() else None) or base)]
+        views = [(own, self._corrected(own, base))]
         for make in (self.other, lambda: learned_view(self.target, gaussian_of(base.own.q))):
             if self._more():
                 self._climbs()
@@ -122,12 +123,12 @@ class Ladder:
         return not (good or self.improper is not None or self.cut or self.target.budget.spent)
 
     def _elsewhere(self, make: Callable[[], View | None]) -> list[tuple[View, Step]]:
-        """The Gaussians, and their tails, in other coordinates; none where there are no such."""
+        """The Gaussians, and what their weights make of them, in other coordinates; none where there are no such."""
         view = make()
         base = None if view is None else self._gaussians(view)
         if view is None or base is None:
             return []
-        return [(view, (self._unless_spent(self._tails, view, base) if self._more() else None) or base)]
+        return [(view, self._corrected(view, base))]
 
     # ---- rungs ---------------------------------------------------------------------------------------------------
     def _gaussians(self, view: View) -> Step | None:
@@ -228,6 +229,20 @@ class Ladder:
             return None
         start = dataclasses.replace(mixture, findings={**mixture.findings, "components": every})
         return ModeMixture().solve(view.target, start, self.seed)
+
+    def _corrected(self, view: View, base: Step) -> Step:
+        """The better of a Gaussian and a q made from its weights."""
+        if not self._more():
+            return base
+        nested = None if view.rest is None else self._unless_spent(self._nested, view, base)
+        if nested is not None or not self._more():
+            return nested or base
+        return self._unless_spent(self._tails, view, base) or base
+
+    def _nested(self, view: View, base: Step) -> Step | None:
+        """Where few coordinates set the scales; None if that is no better."""
+        step = self._run(view, "nested-laplace + importance", NestedLaplace(view.rest), base)
+        return step if step is not None and _fitness(step.weighed) > _fitness(base.weighed) else None
 
     def _tails(self, view: View, base: Step) -> Step | None:
         """Where a Gaussian's tails end too soon; None if that is no better."""

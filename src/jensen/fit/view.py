@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ..algorithms.gaussian import Gaussian
 from ..algorithms.importance import Weighted, proposal_of
@@ -28,6 +28,7 @@ class View:
     target: Target
     back: Callable[[Float[np.ndarray, "n D"]], Float[np.ndarray, "n E"]] | None = None
     label: str = ""
+    rest: Int[np.ndarray, " B"] | None = None  # coordinates that are nearly standard normal whatever the others are
 
     def home(self, target: Target, solution: Solution, weighed: Weighted) -> tuple[Solution, Weighted]:
         """Both in the model's coordinates. Log-weights stay: log q loses the same Jacobian as log p."""
@@ -88,12 +89,14 @@ def learned_view(target: Target, around: Gaussian) -> View | None:
         u, scale = u.copy(), scale.copy()
         u[found.b], scale[found.b] = 0.0, 1.0
 
+    rest = np.unique(np.concatenate([np.zeros(0, int), *(m.b for m in maps)]))
+
     def back(z: np.ndarray) -> np.ndarray:
         for found in reversed(maps):
             z = _pushed(found, z)
         return np.asarray(z)
 
-    return View(own, lambda z: _in_blocks(back, z), "learned non-centred ") if maps else None
+    return View(own, lambda z: _in_blocks(back, z), "learned non-centred ", rest) if maps else None
 
 
 @jax.jit

@@ -20,6 +20,7 @@ from ..compiled import key_for
 from ..diagnostics import marginals
 from ..diagnostics.stein import by_chance, identity_scores
 from .kernel import SEGMENT, Sampler, Segment
+from .nested import Nested
 from .transport import Affine
 from .warp import Warped, to_device
 
@@ -226,10 +227,10 @@ def thinned(segment: Segment, stride: int) -> Segment:
     )
 
 
-def gaussian_of(q: Gaussian | Mixture | LowRankGaussian) -> Gaussian:
+def gaussian_of(q: Gaussian | Mixture | LowRankGaussian | HeavyTails | Nested) -> Gaussian:
     """One Gaussian with the moments of a mixture of Gaussians; of a low-rank one, in many dimensions, its variances; of one
     with heavy tails its core."""
-    if isinstance(q, HeavyTails):
+    if isinstance(q, HeavyTails | Nested):
         return q.gaussian
     if isinstance(q, LowRankGaussian):
         return Gaussian(q.mean, q.sd)
