@@ -23,6 +23,8 @@ NEWTON = 12  # steps, at most, to the mode of what is conditioned
 STILL = 1e-3  # of its standard deviations a mode may move in its last step
 NOTHING = 1e-5  # share of a curvature below which a term is no part of it
 FARTHEST = 200.0  # of an exponent: beyond, there is no mass, and numbers end
+RANK = 1e-7  # of the precision: a term that is smaller there leaves a direction free
+DIAGONAL = 1e-4  # correlation up to which a matrix is diagonal
 FLOOR = 1e-12  # of the precision's diagonal, against singular ones
 MOST = 120  # dimensions: the search costs 4 D^2 gradients
 MANY = 8  # terms, from which each is looked at in two places rather than four
@@ -30,29 +32,36 @@ PAIRS = 400  # of coordinates that may scale one curvature together, and are loo
 
 
 class ConditionalPrecision(eqx.Module):
-    """u_B = Q^-1 b + L^-T z_B, Q(u_A) = L L^T, the rest as it is: in z no coordinate sets the scale of another.
+    """u_B = V (Q^-1 b + L^-T z_B), Q(u_A) = L L^T, the rest as it is: in z no coordinate sets the scale of another.
 
     Definition: Q(u_A) = sum_f exp(w_f . u_A) Q_f and b(u_A) = sum_f exp(w_f . u_A) b_f: the natural parameters of the
                 Gaussian that B is, given A, in a hierarchy of normal effects. Q_f are positive semi-definite, so that Q is
-                a precision whatever u_A. Where B is not quite Gaussian z_B is not quite standard normal: no matter.
+                a precision whatever u_A. Where B is not quite Gaussian z_B is not quite standard normal: no matter. The basis
+                V separates what a term holds from what it leaves free, so that differences are not lost in a narrow neck.
     """
 
     a: Any
     b: Any
     exponents: Any  # (F, A)
-    precisions: Any  # (F, B, B)
+    precisions: Any  # (F, B, B), or their diagonals (F, B) where V makes all of them diagonal
     linear: Any  # (F, B)
+    basis: Any  # (B, B)
+    log_volume: Any  # log |V|
 
     def __call__(self, z: Float[Array, " D"]) -> tuple[Float[Array, " D"], Float[Array, ""]]:
         """(u, log |det du/dz|)."""
         terms = jnp.exp(jnp.clip(self.exponents @ z[self.a], -FARTHEST, FARTHEST))
-        precision = jnp.tensordot(terms, self.precisions, 1)
-        scale = 1 / jnp.sqrt(jnp.diagonal(precision))  # unit diagonal: the scales are what spreads over decades
-        root = jnp.linalg.cholesky(precision * scale[:, None] * scale + FLOOR * jnp.eye(scale.size))
-        centred = solve_triangular(root, scale * (terms @ self.linear), lower=True) + z[self.b]
-        u_b = scale * solve_triangular(root, centred, lower=True, trans=1)
-        log_det = jnp.log(scale).sum() - jnp.log(jnp.diagonal(root)).sum()
-        return z.at[self.b].set(u_b), log_det
+        precision, pulled = jnp.tensordot(terms, self.precisions, 1), terms @ self.linear
+        scale = 1 / jnp.sqrt(precision if precision.ndim == 1 else jnp.diagonal(precision))
+        log_det = jnp.log(scale).sum() + self.log_volume
+        if precision.ndim == 1:
+            y = scale * (scale * pulled + z[self.b])
+        else:  # of unit diagonal: the scales are what spreads over decades
+            root = jnp.linalg.cholesky(precision * scale[:, None] * scale + FLOOR * jnp.eye(scale.size))
+            centred = solve_triangular(root, scale * pulled, lower=True) + z[self.b]
+            y = scale * solve_triangular(root, centred, lower=True, trans=1)
+            log_det = log_det - jnp.log(jnp.diagonal(root)).sum()
+        return z.at[self.b].set(self.basis @ y), log_det
 
 
 class Influence(NamedTuple):
@@ -240,7 +249,34 @@ def _fitted(a, b, exponents, u, precision) -> ConditionalPrecision:
     pulled = np.einsum("kij,kj->ki", fitted, u[:, b])
     linear = np.stack([_squares(terms, pulled[:, i], unit[:, i]) for i in range(n)], 1)
     back = np.exp(-exponents @ u[0, a])
-    return ConditionalPrecision(a, b, exponents, q * back[:, None, None], linear * back[:, None])
+    basis = _basis(q)
+    q, linear = np.stack([_clean(basis.T @ m @ basis) for m in q]), linear @ basis
+    linear = np.where(np.abs(linear) > RANK * np.abs(linear).max(1, keepdims=True), linear, 0.0)
+    off = np.abs(q * (1 - np.eye(n))).sum(0) / np.sqrt(np.outer(np.diagonal(q.sum(0)), np.diagonal(q.sum(0))))
+    if off.max() < DIAGONAL:
+        q = np.diagonal(q, axis1=1, axis2=2)
+    back = back.reshape(-1, *[1] * (q.ndim - 1))
+    volume = np.linalg.slogdet(basis)[1]
+    return ConditionalPrecision(a, b, exponents, q * back, linear * back.reshape(-1, 1), basis, np.asarray(volume))
+
+
+def _basis(q: Float[np.ndarray, "F B B"]) -> Float[np.ndarray, "B B"]:
+    """In which all terms together are the identity; what the first term holds, then what the next one holds of the rest, ..."""
+    root = np.linalg.cholesky(_positive(q.sum(0)[None])[0])
+    basis, free = [], np.linalg.inv(root).T
+    for m in sorted(q[1:], key=lambda m: -np.linalg.matrix_rank(m, 1e-9)):
+        values, vectors = np.linalg.eigh(free.T @ m @ free)
+        held = values > RANK
+        basis, free = [*basis, free @ vectors[:, held]], free @ vectors[:, ~held]
+        if not free.shape[1]:
+            break
+    return np.concatenate([*basis, free], 1)
+
+
+def _clean(m: Float[np.ndarray, "B B"]) -> np.ndarray:
+    """Without the rounding errors that a large factor would make a curvature of."""
+    size = np.sqrt(np.where(np.diagonal(m) > RANK, np.diagonal(m), 0.0))
+    return np.where(np.abs(m) > RANK * np.outer(size, size), m, 0.0) * (np.outer(size, size) > 0)
 
 
 def _squares(terms: np.ndarray, y: np.ndarray, unit: np.ndarray) -> np.ndarray:
