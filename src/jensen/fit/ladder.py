@@ -19,10 +19,11 @@ from ..algorithms.mixture import ModeMixture
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
 from ..diagnostics.marginals import Marginals, Move, moved, of_chains, of_draws, of_weighted
+from ..diagnostics.others import draws_of, unaccounted
 from ..diagnostics.psis import log_sum
 from ..diagnostics.solution import Case, difference, judge_solution
 from ..diagnostics.tails import improper_direction
-from ..diagnostics.verdict import ESS_USABLE, KHAT_USABLE, Diagnosis, Verdict
+from ..diagnostics.verdict import ESS_USABLE, KHAT_USABLE, Diagnosis, Verdict, noted
 from ..diagnostics.witness import Testimony, call_witness
 from ..samplers.chains import Chains, gaussian_of, reported_chains, unvisited_tails
 from ..samplers.conditional import ConditionalGaussian
@@ -348,6 +349,16 @@ class Ladder:
         floor = _floor(solution, weighed)
         return call_witness(view.target, scale, proposal, float(largest), floor, self.seed, blocks, usual)
 
+    def _disagreement(self, solution: Solution, home: Weighted) -> list[tuple[int, str]]:
+        """What earlier rungs found and this one does not account for."""
+        if solution.corrected == "none" or not self.steps:
+            return []
+        evidence = max(w.evidence[0] for w in [home, *(s.home for s in self.steps)])
+        told = [d for s in self.steps for d in draws_of(s.name, s.solution, s.home, evidence, self.target)]
+        own = draws_of("", solution, home, evidence, self.target, witness=False)[0]
+        missing = unaccounted(own, told, [*self.target.names, *self.target.reported.names])
+        return [] if missing is None else [(1, str(missing))]
+
     def _add(self, view: View, name, solution, weighed, began, used, testimony) -> Step:
         at_home, home_weighed = view.home(self.target, solution, weighed)
         marginals = self._marginals(at_home, home_weighed)
@@ -365,6 +376,10 @@ class Ladder:
         if reliable and at_home.corrected != "none" and marginals.undetermined.any():
             case = self._settled(view, case, solution, weighed)
             diagnosis = judge_solution(case)
+        if diagnosis.verdict is Verdict.RELIABLE:
+            notes = self._disagreement(at_home, home_weighed)
+            diagnosis = noted(diagnosis, notes)
+            diagnosis.details["faults"] += len(notes)
         spent, cost = time.perf_counter() - began, self.target.budget.used - used
         step = Step(name, at_home, diagnosis, weighed, spent, cost, solution, view, home_weighed, case.marginals)
         self.steps.append(step)

@@ -79,14 +79,14 @@ def other_view(target: Target) -> View | None:
 def learned_view(target: Target, around: Gaussian) -> View | None:
     """Coordinates in which no coordinate sets the scale of another, learned from curvatures around a Gaussian, level by level
     where scales have scales; None where no such structure is found."""
-    own, maps, u, scale = target, [], around.mean, around.sd
+    own, maps, u, scale, among = target, [], around.mean, around.sd, None
     for _ in range(LEVELS):
-        found = conditional_precision(own, u, scale)
+        found = conditional_precision(own, u, scale, among)
         if found is None:
             break
         maps.append(jax.tree.map(jnp.asarray, found))
         own = Target(Mapped(own.model, maps[-1]), target.batch.rows, target.budget)
-        u, scale = u.copy(), scale.copy()
+        u, scale, among = u.copy(), scale.copy(), found.a
         u[found.b], scale[found.b] = 0.0, 1.0
 
     rest = np.unique(np.concatenate([np.zeros(0, int), *(m.b for m in maps)]))

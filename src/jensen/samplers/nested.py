@@ -21,6 +21,8 @@ WIDE, HEAVY = 2.0, 3.0  # the first proposal: times as wide as the Gaussian's, a
 ADAPTED = 3  # rounds of all coordinates
 LEAST = 100.0  # effective draws by which the rest is fitted anew
 GOOD_KHAT, GOOD_ESS = 0.4, 0.65
+SLACK = 0.05  # of quality: the later round is the one that is adapted
+SETTLED = 0.1  # sd by which a mean of the rest may still be moved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +42,10 @@ class Kernels:
         return StudentT(Gaussian(np.zeros(self.root.shape[0]), self.root), self.df)
 
     def log_prob(self, x: Float[np.ndarray, "n K"]) -> Float[np.ndarray, " n"]:
-        kernel = self._kernel
-        parts = [
-            logsumexp(kernel.log_prob((x[i : i + 512, None] - self.centres).reshape(-1, x.shape[1])).reshape(-1, len(self.centres)), axis=1)
-            for i in range(0, len(x), 512)
-        ]  # fmt: skip
-        return np.concatenate([np.zeros(0), *parts]) - np.log(len(self.centres))
+        kernel, n = self._kernel, len(self.centres)
+        away = lambda part: (part[:, None] - self.centres).reshape(-1, x.shape[1])
+        parts = [logsumexp(kernel.log_prob(away(x[i : i + 512])).reshape(-1, n), axis=1) for i in range(0, len(x), 512)]
+        return np.concatenate([np.zeros(0), *parts]) - np.log(n)
 
     def wider(self, factor: float) -> "Kernels":
         return Kernels(self.centres, factor * self.root, HEAVY)
@@ -118,9 +118,10 @@ class NestedLaplace(AbstractSolver):
         for i in range(ADAPTED if hyper is not None else 0):
             candidate = Nested(a, self.b, hyper, rest)
             weighed = weigh(target, candidate.proposal(), n_proposals(target.dim), seed + 3000 * (i + 1))
-            if best is None or _quality(weighed) > _quality(best):
+            if best is None or _quality(weighed) > _quality(best) - SLACK:
                 best, q = weighed, candidate
-            if (weighed.khat < GOOD_KHAT and weighed.ess > GOOD_ESS) or target.budget.spent:
+            moved = np.abs(weighed.weights @ weighed.u[:, self.b] - rest.mean) / rest.root
+            if (weighed.khat < GOOD_KHAT and weighed.ess > GOOD_ESS and moved.max() < SETTLED) or target.budget.spent:
                 break
             if weighed.ess * len(weighed.u) < LEAST:
                 break

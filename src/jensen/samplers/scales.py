@@ -7,13 +7,14 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ..algorithms.laplace import STEP, hessians
 from ..algorithms.target import Target
 
 SHIFT = 0.5  # by which a coordinate is moved to see what its value does to curvatures
 SEEN = 3e-5  # relative change of a curvature from which it is more than the error of differences
+MATTERS = 1e-3  # the same, from which a coordinate sets a scale at all
 SAME = 0.02  # relative error up to which two ratios are one exponential
 STEADY = 0.01  # by which the place of u_i may change what u_s does to its curvature, relative
 TIED = 1e-3  # correlation from which two coordinates are conditioned together
@@ -103,21 +104,22 @@ class _Probe:
         return -(g[0, at, i] - g[1, at, i]) / (2 * step[at, i])
 
 
-def influence(probe: _Probe, h: Float[np.ndarray, " D"]) -> Influence:
+def influence(probe: _Probe, h: Float[np.ndarray, " D"], among: Int[np.ndarray, " K"]) -> Influence:
     """Which coordinate's curvature has a term that is exponential in another one, as that of an effect is in the logarithm of
     its scale.
 
-    Definition: H_ii = c + k exp(w u_s): steps of one size along u_s give differences of constant ratio, and where u_i is does not
-                change them (it would in a log-linear likelihood).
-    Arguments:  h: curvatures at the anchor.
-    Cost:       4 D^2 gradients, and 4 D for each coordinate that may set a scale.
+    Definition: H_ii = c + k exp(w u_s): steps of one size along u_s give differences of constant ratio, and where u_i is
+                does not change them (it would in a log-linear likelihood).
+    Arguments:  h: curvatures at the anchor.   among: coordinates that may set a scale.
+    Cost:       4 D gradients for each of these, and as many for each that may after a first look.
     """
     d = h.size
-    near = probe.all([{s: by} for s in range(d) for by in (SHIFT, -SHIFT)]).reshape(d, 2, d)
+    near = np.repeat(h[None, None], d, 0).repeat(2, 1)
+    near[among] = probe.all([{int(s): by} for s in among for by in (SHIFT, -SHIFT)]).reshape(-1, 2, d)
     up, down = (near[:, 0] - h).T, (h - near[:, 1]).T  # [i, s]
     w = np.log(up / down) / SHIFT
-    seen = np.minimum(np.abs(up), np.abs(down)) > SEEN * np.abs(h)[:, None]
-    pure = seen & np.isfinite(w) & (np.abs(w) > SLOWEST) & ~np.eye(d, dtype=bool)
+    share = np.minimum(np.abs(up), np.abs(down)) / np.abs(h)[:, None]
+    pure = (share > SEEN) & (share.max(0) > MATTERS) & np.isfinite(w) & (np.abs(w) > SLOWEST) & ~np.eye(d, dtype=bool)
     some = np.flatnonzero(pure.any(0))
     far = probe.all([{int(s): by} for s in some for by in (2 * SHIFT, -2 * SHIFT)]).reshape(some.size, 2, d)
     ahead, behind = far[:, 0].T - near[some, 0].T, near[some, 1].T - far[:, 1].T
@@ -138,12 +140,16 @@ def influence(probe: _Probe, h: Float[np.ndarray, " D"]) -> Influence:
 
 
 def conditional_precision(
-    target: Target, u: Float[np.ndarray, " D"], scale: Float[np.ndarray, " D"]
+    target: Target,
+    u: Float[np.ndarray, " D"],
+    scale: Float[np.ndarray, " D"],
+    among: Int[np.ndarray, " K"] | None = None,
 ) -> ConditionalPrecision | None:
     """The coordinates A that set scales, and B given A, from curvatures at and around u; None where none sets any.
 
     Definition: A, and the exponents w_f, are read off `influence`; B is what follows, and all that curvature ties to it.
                 Q_f and b_f are fitted to the Hessians at the modes of B given A, for A at u and with each term's scale moved.
+    Arguments:  among: coordinates that may be in A; all by default.
     Cost:       4 D^2 gradients, and 2 D for each of (4 F + 1) modes and Newton step.
     """
     if target.dim > MOST or not target.smooth or target.affordable(12 * target.dim**2, 0.3) < 12 * target.dim**2:
@@ -153,7 +159,8 @@ def conditional_precision(
         hessian = probe.hessian(u[None])[0]
         h = np.diagonal(hessian)
         probe.scale = 1 / np.sqrt(np.maximum(np.abs(h), 1e-12 * np.abs(h).max()))
-    found = influence(probe, h)
+    with np.errstate(all="ignore"):
+        found = influence(probe, h, np.arange(target.dim) if among is None else among)
     a = np.flatnonzero(found.exponents.any(0))
     b = np.setdiff1d(np.flatnonzero(found.exponents.any(1)), a)
     if not b.size:
@@ -201,7 +208,7 @@ def _moved(u_a: np.ndarray, exponents: np.ndarray) -> Float[np.ndarray, "K A"]:
 
 
 def _modes(target: Target, u: np.ndarray, b: np.ndarray, scale: np.ndarray):
-    """(u_A's rows that are usable, modes of B, precisions there), by damped Newton side by side; None where there are too few."""
+    """(u_A's rows that are usable, modes of B, precisions there), by damped Newton; None where there are too few."""
     k, d = u.shape
     u, steps = u.copy(), np.repeat(scale[None], k, 0)
     precision = np.zeros((k, b.size, b.size))
