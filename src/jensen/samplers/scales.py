@@ -171,20 +171,20 @@ def conditional_precision(
         if more.size <= b.size:
             break
         b = more
-    exponents = _terms(found, a, b)
+    exponents, members = _terms(found, a, b)
     at = _moved(u[a], exponents)
     whole = np.repeat(u[None], len(at), 0)
     whole[:, a] = at
     fitted = _modes(target, whole, b, probe.scale)
     if fitted is None:
         return None
-    return _fitted(a, b, exponents, *fitted)
+    return _fitted(a, b, exponents, members, *fitted)
 
 
-def _terms(found: Influence, a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, "F A"]:
-    """The exponents of every term, 0 (what no scale moves) first."""
-    terms = [np.zeros(len(a))]
-    for i in b:
+def _terms(found: Influence, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The exponents of every term (F, A), 0 (what no scale moves) first, and which of B it is a part of (F, B)."""
+    terms, members = [np.zeros(len(a))], [np.ones(len(b), bool)]
+    for k, i in enumerate(b):
         w = found.exponents[i]
         left = set(np.flatnonzero(w).tolist())
         while left:
@@ -193,9 +193,11 @@ def _terms(found: Influence, a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, 
                 more = {s for s in left for r in group if (i, max(s, r), min(s, r)) in found.together}
                 group, left, grown = group | more, left - more, bool(more)
             term = np.where(np.isin(a, sorted(group)), w[a], 0.0)
-            if all(np.abs(term - t).max() > 5 * SAME for t in terms):
-                terms.append(term)
-    return np.round(np.array(terms), 2)
+            same = [m for m, t in zip(members, terms, strict=True) if np.abs(term - t).max() < 5 * SAME]
+            if not same:
+                terms, members = [*terms, term], [*members, np.zeros(len(b), bool)]
+            (same or members[-1:])[0][k] = True
+    return np.round(np.array(terms), 2), np.array(members)
 
 
 def _moved(u_a: np.ndarray, exponents: np.ndarray) -> Float[np.ndarray, "K A"]:
@@ -242,7 +244,7 @@ def _positive(h: Float[np.ndarray, "K B B"]) -> np.ndarray:
     return np.einsum("kij,kj,klj->kil", vectors, values, vectors) / s[:, :, None] / s[:, None]
 
 
-def _fitted(a, b, exponents, u, precision) -> ConditionalPrecision:
+def _fitted(a, b, exponents, members, u, precision) -> ConditionalPrecision:
     """Least squares on the terms, each entry in units of its row's and column's curvature."""
     terms = np.exp((u[:, a] - u[0, a]) @ exponents.T)  # (K, F), 1 at the first
     unit = np.sqrt(np.diagonal(precision, axis1=1, axis2=2))  # (K, B)
@@ -250,11 +252,13 @@ def _fitted(a, b, exponents, u, precision) -> ConditionalPrecision:
     q = np.zeros((len(exponents), n, n))
     for i in range(n):
         for j in range(i + 1):
-            q[:, i, j] = q[:, j, i] = _squares(terms, precision[:, i, j], unit[:, i] * unit[:, j])
+            q[:, i, j] = q[:, j, i] = _squares(
+                terms, precision[:, i, j], unit[:, i] * unit[:, j], members[:, i] & members[:, j]
+            )
     q = np.stack([_semidefinite(m) for m in q])
     fitted = np.tensordot(terms, q, 1)
     pulled = np.einsum("kij,kj->ki", fitted, u[:, b])
-    linear = np.stack([_squares(terms, pulled[:, i], unit[:, i]) for i in range(n)], 1)
+    linear = np.stack([_squares(terms, pulled[:, i], unit[:, i], members[:, i]) for i in range(n)], 1)
     back = np.exp(-exponents @ u[0, a])
     basis = _basis(q)
     q, linear = np.stack([_clean(basis.T @ m @ basis) for m in q]), linear @ basis
@@ -286,11 +290,11 @@ def _clean(m: Float[np.ndarray, "B B"]) -> np.ndarray:
     return np.where(np.abs(m) > RANK * np.outer(size, size), m, 0.0) * (np.outer(size, size) > 0)
 
 
-def _squares(terms: np.ndarray, y: np.ndarray, unit: np.ndarray) -> np.ndarray:
-    """Coefficients of y on the terms, in these units; of terms that are no part of y, 0."""
+def _squares(terms: np.ndarray, y: np.ndarray, unit: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """Coefficients of y, in these units, on the terms that it may have a part of; of those that are none, 0."""
     design = terms / unit[:, None]
     size = np.abs(design).max(0)
-    keep = np.ones(len(size), bool)
+    keep = part.copy()
     out = np.zeros(len(size))
     for _ in range(3):
         out[:] = 0
