@@ -14,6 +14,7 @@ from ..algorithms.target import Target
 
 FEW = 6  # hyperparameters
 CENTRES = 400
+FAR, TEMPERED = 0.4, 0.4  # share of the centres that are drawn by weights of this power
 KERNEL = 5.0  # degrees of freedom
 ROUNDS = 4  # on the marginal
 DRAWS = 2048  # a round
@@ -147,10 +148,14 @@ class NestedLaplace(AbstractSolver):
 
 
 def _kernels(x: np.ndarray, log_w: np.ndarray, seed: int) -> Kernels:
-    """At resampled draws, as wide as Scott's rule says."""
+    """At resampled draws, as wide as Scott's rule says; some of them by tempered weights: what is far out must be drawn too."""
     w = np.exp(log_w)
-    at = np.searchsorted(np.cumsum(w), (np.arange(CENTRES) + 0.5) / CENTRES * w.sum())
-    index = np.random.default_rng([seed, 52]).permutation(np.minimum(at, len(w) - 1))
+    parts = []
+    for power, share in ((1.0, 1 - FAR), (TEMPERED, FAR)):
+        n, p = round(share * CENTRES), np.exp(power * log_w)
+        at = np.searchsorted(np.cumsum(p), (np.arange(n) + 0.5) / n * p.sum())
+        parts.append(np.minimum(at, len(w) - 1))
+    index = np.random.default_rng([seed, 52]).permutation(np.concatenate(parts))
     centred = (x - w @ x) * np.sqrt(w)[:, None]
     covariance = centred.T @ centred + 1e-12 * np.diag((x.std(0) + 1e-300) ** 2)
     width = CENTRES ** (-1 / (x.shape[1] + 4))
