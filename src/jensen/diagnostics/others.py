@@ -68,6 +68,20 @@ def draws_of(
     return found
 
 
+def disagreement(
+    solution: Solution, home: Weighted, tried: list[tuple[str, Solution, Weighted]], target: Target
+) -> list[tuple[int, str]]:
+    """For a verdict: what rungs that were tried before (name, solution, weights) found, and this one does not account for. Of
+    a q that weights hardly move nothing is asked."""
+    if solution.corrected == "none" or not tried:
+        return []
+    evidence = max(w.evidence[0] for w in (home, *(w for _, _, w in tried)))
+    told = [d for name, s, w in tried for d in draws_of(name, s, w, evidence, target)]
+    own = draws_of("", solution, home, evidence, target, witness=False)[0]
+    missing = unaccounted(own, told, [*target.names, *target.reported.names])
+    return [] if missing is None else [(1, str(missing))]
+
+
 def unaccounted(judged: Draws, others: list[Draws], names: list[str]) -> Missing | None:
     """The worst of the tails in which `others` found more than `judged` has; None where it accounts for all of them.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..algorithms.budget import OutOfBudget
 from ..algorithms.dadvi import DADVI
-from ..algorithms.gaussian import Gaussian, Mixture, safe_cholesky
+from ..algorithms.gaussian import Gaussian, Mixture
 from ..algorithms.heavy_tails import FEW as FEW_FOR_TAILS
 from ..algorithms.heavy_tails import HeavyTails, Tails
 from ..algorithms.importance import HOPELESS, Weighted, corrected, n_proposals, proposal_of, weigh
@@ -19,13 +19,13 @@ from ..algorithms.mixture import ModeMixture
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
 from ..diagnostics.marginals import Marginals, Move, moved, of_chains, of_draws, of_weighted
-from ..diagnostics.others import draws_of, unaccounted
+from ..diagnostics.others import disagreement
 from ..diagnostics.psis import log_sum
 from ..diagnostics.solution import Case, difference, judge_solution
 from ..diagnostics.tails import improper_direction
 from ..diagnostics.verdict import ESS_USABLE, KHAT_USABLE, Diagnosis, Verdict, noted
-from ..diagnostics.witness import Testimony, call_witness
-from ..samplers.chains import Chains, gaussian_of, reported_chains, unvisited_tails
+from ..diagnostics.witness import Testimony, call_witness, least
+from ..samplers.chains import Chains, gaussian_like, gaussian_of, reported_chains, unvisited_tails
 from ..samplers.conditional import ConditionalGaussian
 from ..samplers.nested import NestedLaplace
 from ..samplers.tilted import settle
@@ -233,25 +233,24 @@ class Ladder:
 
     def _corrected(self, view: View, base: Step) -> Step:
         """The better of a Gaussian and a q made from its weights."""
-        if not self._more():
-            return base
-        nested = None if view.rest is None else self._unless_spent(self._nested, view, base)
-        if nested is not None or not self._more():
-            return nested or base
-        return self._unless_spent(self._tails, view, base) or base
+        for rung in (self._nested, self._tails):
+            step = self._unless_spent(rung, view, base) if self._more() else None
+            if step is not None and _fitness(step.weighed) > _fitness(base.weighed):
+                return step
+        return base
 
     def _nested(self, view: View, base: Step) -> Step | None:
-        """Where few coordinates set the scales; None if that is no better."""
-        step = self._run(view, "nested-laplace + importance", NestedLaplace(view.rest), base)
-        return step if step is not None and _fitness(step.weighed) > _fitness(base.weighed) else None
+        """Where few coordinates set the scales."""
+        if view.rest is None:
+            return None
+        return self._run(view, "nested-laplace + importance", NestedLaplace(view.rest), base)
 
     def _tails(self, view: View, base: Step) -> Step | None:
-        """Where a Gaussian's tails end too soon; None if that is no better."""
+        """Where a Gaussian's tails end too soon."""
         if view.target.dim > FEW_FOR_TAILS or not isinstance(base.own.q, Gaussian | Mixture):
             return None
         own = dataclasses.replace(base.own, findings={**base.own.findings, "weighted": base.weighed})
-        step = self._run(view, "student-t + importance", Tails(), dataclasses.replace(base, own=own))
-        return step if step is not None and _fitness(step.weighed) > _fitness(base.weighed) else None
+        return self._run(view, "student-t + importance", Tails(), dataclasses.replace(base, own=own))
 
     def _chains(self, view: View, base: Step) -> Step | None:
         return self._run(view, "hmc", Chains(), base)
@@ -344,20 +343,10 @@ class Ladder:
         if solution.draws is not None and self.steps and view.target.dim <= FEW:  # a rung has failed: look harder
             blocks = MOST_BLOCKS
         plain = solution.draws is None or isinstance(solution.q, HeavyTails)
-        scale = gaussian_of(solution.q) if plain else _gaussian_like(solution)
+        scale = gaussian_of(solution.q) if plain else gaussian_like(solution.draws)
         usual = float(np.quantile(weighed.log_p - weighed.log_q, USUAL)) if np.isfinite(largest) else None
-        floor = _floor(solution, weighed)
+        floor = least(solution, weighed)
         return call_witness(view.target, scale, proposal, float(largest), floor, self.seed, blocks, usual)
-
-    def _disagreement(self, solution: Solution, home: Weighted) -> list[tuple[int, str]]:
-        """What earlier rungs found and this one does not account for."""
-        if solution.corrected == "none" or not self.steps:
-            return []
-        evidence = max(w.evidence[0] for w in [home, *(s.home for s in self.steps)])
-        told = [d for s in self.steps for d in draws_of(s.name, s.solution, s.home, evidence, self.target)]
-        own = draws_of("", solution, home, evidence, self.target, witness=False)[0]
-        missing = unaccounted(own, told, [*self.target.names, *self.target.reported.names])
-        return [] if missing is None else [(1, str(missing))]
 
     def _add(self, view: View, name, solution, weighed, began, used, testimony) -> Step:
         at_home, home_weighed = view.home(self.target, solution, weighed)
@@ -377,7 +366,8 @@ class Ladder:
             case = self._settled(view, case, solution, weighed)
             diagnosis = judge_solution(case)
         if diagnosis.verdict is Verdict.RELIABLE:
-            notes = self._disagreement(at_home, home_weighed)
+            tried = [(s.name, s.solution, s.home) for s in self.steps]
+            notes = disagreement(at_home, home_weighed, tried, self.target)
             diagnosis = noted(diagnosis, notes)
             diagnosis.details["faults"] += len(notes)
         spent, cost = time.perf_counter() - began, self.target.budget.used - used
@@ -402,23 +392,6 @@ def _same(a: Solution, b: Solution) -> bool:
     return number(a) == number(b) and elbo(a) < elbo(b) + 0.1
 
 
-def _floor(solution: Solution, weighed: Weighted) -> float:
-    """About the least log p of the posterior's draws."""
-    if solution.corrected == "chains" and solution.log_p is not None:
-        return float(np.min(solution.log_p))
-    order = np.argsort(weighed.log_p)
-    mass = np.cumsum(weighed.weights[order])
-    return float(weighed.log_p[order][np.searchsorted(mass, 1e-3)]) if np.isfinite(mass[-1]) else -np.inf
-
-
 def _fitness(weighed: Weighted) -> float:
     """Larger for a q that is closer: effective sample size, less what the tail costs."""
     return weighed.ess - max(min(weighed.khat, 2.0), 0.0)
-
-
-def _gaussian_like(solution: Solution) -> Gaussian:
-    """A Gaussian with the moments of the solution's draws."""
-    u: Any = solution.draws
-    if u.shape[1] <= DENSE and len(u) > 4 * u.shape[1]:
-        return Gaussian(u.mean(0), safe_cholesky(np.atleast_2d(np.cov(u.T)) + 1e-12 * np.diag(u.var(0))))
-    return Gaussian(u.mean(0), np.maximum(u.std(0), 1e-300))

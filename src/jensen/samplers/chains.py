@@ -13,7 +13,7 @@ from ..algorithms.budget import OutOfBudget
 from ..algorithms.gaussian import Gaussian, Mixture, one_gaussian, safe_cholesky
 from ..algorithms.heavy_tails import HeavyTails
 from ..algorithms.importance import n_proposals, proposal_of, weigh
-from ..algorithms.low_rank import LowRankGaussian
+from ..algorithms.low_rank import DENSE, LowRankGaussian
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
 from ..compiled import key_for
@@ -235,6 +235,13 @@ def gaussian_of(q: Gaussian | Mixture | LowRankGaussian | HeavyTails | Nested) -
     if isinstance(q, LowRankGaussian):
         return Gaussian(q.mean, q.sd)
     return one_gaussian(q)
+
+
+def gaussian_like(u: Float[np.ndarray, "n D"]) -> Gaussian:
+    """A Gaussian with the moments of these draws."""
+    if u.shape[1] <= DENSE and len(u) > 4 * u.shape[1]:
+        return Gaussian(u.mean(0), safe_cholesky(np.atleast_2d(np.cov(u.T)) + 1e-12 * np.diag(u.var(0))))
+    return Gaussian(u.mean(0), np.maximum(u.std(0), 1e-300))
 
 
 def pooled_gaussian(u: Float[np.ndarray, "n D"], old: Gaussian) -> Gaussian:
