@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from ..algorithms.budget import OutOfBudget
+from ..algorithms.importance import Weighted
+from ..algorithms.solver import Solution
 from ..algorithms.target import BLOCK, Target
 
 TEMPERATURES = np.concatenate([np.geomspace(0.02, 1.0, 16), np.ones(8)])
@@ -115,3 +117,12 @@ def _anneal(target: Target, q: Any, u: np.ndarray, rng: np.random.Generator, tem
         value = np.where(accept, new_value, value)
         step = np.clip(step * np.where(accept, 1.15, 0.5), 1e-4, 2.0)
     return q.apply(z), value
+
+
+def least(solution: Solution, weighed: Weighted) -> float:
+    """About the least log p of the posterior's draws."""
+    if solution.corrected == "chains" and solution.log_p is not None:
+        return float(np.min(solution.log_p))
+    order = np.argsort(weighed.log_p)
+    mass = np.cumsum(weighed.weights[order])
+    return float(weighed.log_p[order][np.searchsorted(mass, 1e-3)]) if np.isfinite(mass[-1]) else -np.inf

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..algorithms.budget import OutOfBudget
 from ..algorithms.dadvi import DADVI
-from ..algorithms.gaussian import Gaussian, Mixture, safe_cholesky
+from ..algorithms.gaussian import Gaussian, Mixture
 from ..algorithms.heavy_tails import FEW as FEW_FOR_TAILS
 from ..algorithms.heavy_tails import HeavyTails, Tails
 from ..algorithms.importance import HOPELESS, Weighted, corrected, n_proposals, proposal_of, weigh
@@ -20,17 +20,19 @@ from ..algorithms.mode_search import Searched, follow, search_modes
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import BLOCK, Target
 from ..diagnostics.marginals import Marginals, Move, moved, of_chains, of_draws, of_weighted
+from ..diagnostics.others import disagreement
 from ..diagnostics.psis import log_sum
 from ..diagnostics.solution import Case, difference, judge_solution
 from ..diagnostics.tails import improper_direction
-from ..diagnostics.verdict import ESS_USABLE, KHAT_USABLE, Diagnosis, Verdict
-from ..diagnostics.witness import Testimony, call_witness
+from ..diagnostics.verdict import ESS_USABLE, KHAT_USABLE, Diagnosis, Verdict, noted
+from ..diagnostics.witness import Testimony, call_witness, least
 from ..samplers.bridged import BridgedModes
-from ..samplers.chains import Chains, gaussian_of, reported_chains, unvisited_tails
+from ..samplers.chains import Chains, gaussian_like, gaussian_of, reported_chains, unvisited_tails
 from ..samplers.conditional import ConditionalGaussian
+from ..samplers.nested import NestedLaplace
 from ..samplers.tilted import settle
 from .methods import SOLVERS
-from .view import View
+from .view import View, learned_view
 
 CHECKS = 0.3  # of the budget, kept for the checks
 FEW = 30  # dimensions
@@ -89,16 +91,12 @@ class Ladder:
         base = self._gaussians(own)
         if base is None:
             return None
-        views = [(own, base)]
-        if self._more():
-            base = self._tails(own, base) or base
-        if self._more():
-            self._climbs()
-            other = self.other()
-            found = None if other is None else self._unless_spent(self._gaussians, other)
-            if other is not None and found is not None:
-                views.append((other, found))
-                views.sort(key=lambda v: -_fitness(v[1].weighed))
+        views = [(own, self._corrected(own, base))]
+        for make in (self.other, lambda: learned_view(self.target, gaussian_of(base.own.q))):
+            if self._more():
+                self._climbs()
+                views += self._unless_spent(self._elsewhere, make) or []
+        views.sort(key=lambda v: -_fitness(v[1].weighed))
         for view, base in views:
             for rung in (self._bridged, self._chains, self._conditional, self._conditional_chains):
                 if not self._more():
@@ -131,6 +129,14 @@ class Ladder:
         """Is there need of another rung, and leave to try it?"""
         d = self.steps[-1].diagnosis
         return d.details["open"] and not (self.improper is not None or self.cut or self.target.budget.spent)
+
+    def _elsewhere(self, make: Callable[[], View | None]) -> list[tuple[View, Step]]:
+        """The Gaussians, and what their weights make of them, in other coordinates; none where there are no such."""
+        view = make()
+        base = None if view is None else self._gaussians(view)
+        if view is None or base is None:
+            return []
+        return [(view, self._corrected(view, base))]
 
     # ---- rungs ---------------------------------------------------------------------------------------------------
     def _gaussians(self, view: View) -> Step | None:
@@ -278,13 +284,26 @@ class Ladder:
         start = dataclasses.replace(mixture, findings={**mixture.findings, "components": every})
         return ModeMixture().solve(view.target, start, self.seed)
 
+    def _corrected(self, view: View, base: Step) -> Step:
+        """The better of a Gaussian and a q made from its weights."""
+        for rung in (self._nested, self._tails):
+            step = self._unless_spent(rung, view, base) if self._more() else None
+            if step is not None and _fitness(step.weighed) > _fitness(base.weighed):
+                return step
+        return base
+
+    def _nested(self, view: View, base: Step) -> Step | None:
+        """Where few coordinates set the scales."""
+        if view.rest is None:
+            return None
+        return self._run(view, "nested-laplace + importance", NestedLaplace(view.rest), base)
+
     def _tails(self, view: View, base: Step) -> Step | None:
-        """Where a Gaussian's tails end too soon; None if that is no better."""
+        """Where a Gaussian's tails end too soon."""
         if view.target.dim > FEW_FOR_TAILS or not isinstance(base.own.q, Gaussian | Mixture):
             return None
         own = dataclasses.replace(base.own, findings={**base.own.findings, "weighted": base.weighed})
-        step = self._run(view, "student-t + importance", Tails(), dataclasses.replace(base, own=own))
-        return step if step is not None and _fitness(step.weighed) > _fitness(base.weighed) else None
+        return self._run(view, "student-t + importance", Tails(), dataclasses.replace(base, own=own))
 
     def _bridged(self, view: View, base: Step) -> Step | None:
         """Where there are modes: chains in each, and what each holds."""
@@ -392,9 +411,9 @@ class Ladder:
         if solution.draws is not None and self.steps and view.target.dim <= FEW:  # a rung has failed: look harder
             blocks = MOST_BLOCKS
         plain = solution.draws is None or isinstance(solution.q, HeavyTails)
-        scale = gaussian_of(solution.q) if plain else _gaussian_like(solution)
+        scale = gaussian_of(solution.q) if plain else gaussian_like(solution.draws)
         usual = float(np.quantile(weighed.log_p - weighed.log_q, USUAL)) if np.isfinite(largest) else None
-        floor = _floor(solution, weighed)
+        floor = least(solution, weighed)
         return call_witness(view.target, scale, proposal, float(largest), floor, self.seed, blocks, usual)
 
     def _modes(self, view: View, solution: Solution) -> tuple[Searched | None, float]:
@@ -422,6 +441,12 @@ class Ladder:
         if reliable and at_home.corrected != "none" and marginals.undetermined.any():
             case = self._settled(view, case, solution, weighed)
             diagnosis = judge_solution(case)
+        if not diagnosis.details["open"]:
+            tried = [(s.name, s.solution, s.home) for s in self.steps]
+            notes = disagreement(at_home, home_weighed, tried, self.target)
+            diagnosis = noted(diagnosis, notes)
+            diagnosis.details["faults"] += len(notes)
+            diagnosis.details["open"] |= bool(notes)
         spent, cost = time.perf_counter() - began, self.target.budget.used - used
         step = Step(
             name, at_home, diagnosis, weighed, spent, cost, solution, view, home_weighed, case.marginals, testimony
@@ -446,23 +471,6 @@ def _same(a: Solution, b: Solution) -> bool:
     return number(a) == number(b) and elbo(a) < elbo(b) + 0.1
 
 
-def _floor(solution: Solution, weighed: Weighted) -> float:
-    """About the least log p of the posterior's draws."""
-    if solution.corrected == "chains" and solution.log_p is not None:
-        return float(np.min(solution.log_p))
-    order = np.argsort(weighed.log_p)
-    mass = np.cumsum(weighed.weights[order])
-    return float(weighed.log_p[order][np.searchsorted(mass, 1e-3)]) if np.isfinite(mass[-1]) else -np.inf
-
-
 def _fitness(weighed: Weighted) -> float:
     """Larger for a q that is closer: effective sample size, less what the tail costs."""
     return weighed.ess - max(min(weighed.khat, 2.0), 0.0)
-
-
-def _gaussian_like(solution: Solution) -> Gaussian:
-    """A Gaussian with the moments of the solution's draws."""
-    u: Any = solution.draws
-    if u.shape[1] <= DENSE and len(u) > 4 * u.shape[1]:
-        return Gaussian(u.mean(0), safe_cholesky(np.atleast_2d(np.cov(u.T)) + 1e-12 * np.diag(u.var(0))))
-    return Gaussian(u.mean(0), np.maximum(u.std(0), 1e-300))

@@ -7,12 +7,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, Int
 
+from ..algorithms.gaussian import Gaussian
 from ..algorithms.importance import Weighted, proposal_of
 from ..algorithms.solver import Solution
 from ..algorithms.target import Target
+from ..models.mapped import Mapped
 from ..samplers.chains import agreement
+from ..samplers.scales import conditional_precision
+
+LEVELS = 3  # of scales of scales
+BLOCK = 1024
 
 
 @dataclasses.dataclass
@@ -22,6 +28,7 @@ class View:
     target: Target
     back: Callable[[Float[np.ndarray, "n D"]], Float[np.ndarray, "n E"]] | None = None
     label: str = ""
+    rest: Int[np.ndarray, " B"] | None = None  # coordinates that are nearly standard normal whatever the others are
 
     def home(self, target: Target, solution: Solution, weighed: Weighted) -> tuple[Solution, Weighted]:
         """Both in the model's coordinates. Log-weights stay: log q loses the same Jacobian as log p."""
@@ -63,12 +70,44 @@ def other_view(target: Target) -> View | None:
     own, centred = Target(other, None, target.budget), Centred(other, like)
 
     def back(u: np.ndarray) -> np.ndarray:
-        parts = []
-        for at in range(0, len(u), 1024):  # one shape: nothing is compiled twice
-            block = u[at : at + 1024]
-            padded = np.concatenate([block, np.repeat(block[:1], 1024 - len(block), 0)])
-            tree = centred(jax.vmap(own.layout.unravel)(jnp.asarray(padded)))
-            parts.append(np.asarray(jax.vmap(target.layout.ravel)(tree))[: len(block)])
-        return np.concatenate(parts)
+        tree = centred(jax.vmap(own.layout.unravel)(jnp.asarray(u)))
+        return np.asarray(jax.vmap(target.layout.ravel)(tree))
 
-    return View(own, back, "non-centred ")
+    return View(own, lambda u: _in_blocks(back, u), "non-centred ")
+
+
+def learned_view(target: Target, around: Gaussian) -> View | None:
+    """Coordinates in which no coordinate sets the scale of another, learned from curvatures around a Gaussian, level by level
+    where scales have scales; None where no such structure is found."""
+    own, maps, u, scale, among = target, [], around.mean, around.sd, None
+    for _ in range(LEVELS):
+        found = conditional_precision(own, u, scale, among)
+        if found is None:
+            break
+        maps.append(jax.tree.map(jnp.asarray, found))
+        own = Target(Mapped(own.model, maps[-1]), target.batch.rows, target.budget)
+        u, scale, among = u.copy(), scale.copy(), found.a
+        u[found.b], scale[found.b] = 0.0, 1.0
+
+    rest = np.unique(np.concatenate([np.zeros(0, int), *(m.b for m in maps)]))
+
+    def back(z: np.ndarray) -> np.ndarray:
+        for found in reversed(maps):
+            z = _pushed(found, z)
+        return np.asarray(z)
+
+    return View(own, lambda z: _in_blocks(back, z), "learned non-centred ", rest) if maps else None
+
+
+@jax.jit
+def _pushed(map: Any, z: Float[Array, "n D"]) -> Float[Array, "n D"]:
+    return jax.vmap(lambda one: map(one)[0])(z)
+
+
+def _in_blocks(f: Callable, u: np.ndarray) -> np.ndarray:
+    """f of rows, in blocks of one shape: nothing is compiled twice."""
+    parts = []
+    for at in range(0, len(u), BLOCK):
+        block = u[at : at + BLOCK]
+        parts.append(f(np.concatenate([block, np.repeat(block[:1], BLOCK - len(block), 0)]))[: len(block)])
+    return np.concatenate(parts)

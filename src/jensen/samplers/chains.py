@@ -13,13 +13,14 @@ from ..algorithms.budget import OutOfBudget
 from ..algorithms.gaussian import Gaussian, Mixture, one_gaussian, safe_cholesky
 from ..algorithms.heavy_tails import HeavyTails
 from ..algorithms.importance import n_proposals, proposal_of, weigh
-from ..algorithms.low_rank import LowRankGaussian
+from ..algorithms.low_rank import DENSE, LowRankGaussian
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
 from ..compiled import key_for
 from ..diagnostics import marginals
 from ..diagnostics.stein import by_chance, identity_scores
 from .kernel import SEGMENT, Sampler, Segment
+from .nested import Nested
 from .transport import Affine
 from .warp import Warped, to_device
 
@@ -226,14 +227,21 @@ def thinned(segment: Segment, stride: int) -> Segment:
     )
 
 
-def gaussian_of(q: Gaussian | Mixture | LowRankGaussian) -> Gaussian:
+def gaussian_of(q: Gaussian | Mixture | LowRankGaussian | HeavyTails | Nested) -> Gaussian:
     """One Gaussian with the moments of a mixture of Gaussians; of a low-rank one, in many dimensions, its variances; of one
     with heavy tails its core."""
-    if isinstance(q, HeavyTails):
+    if isinstance(q, HeavyTails | Nested):
         return q.gaussian
     if isinstance(q, LowRankGaussian):
         return Gaussian(q.mean, q.sd)
     return one_gaussian(q)
+
+
+def gaussian_like(u: Float[np.ndarray, "n D"]) -> Gaussian:
+    """A Gaussian with the moments of these draws."""
+    if u.shape[1] <= DENSE and len(u) > 4 * u.shape[1]:
+        return Gaussian(u.mean(0), safe_cholesky(np.atleast_2d(np.cov(u.T)) + 1e-12 * np.diag(u.var(0))))
+    return Gaussian(u.mean(0), np.maximum(u.std(0), 1e-300))
 
 
 def pooled_gaussian(u: Float[np.ndarray, "n D"], old: Gaussian) -> Gaussian:
