@@ -27,7 +27,9 @@ from benchmarks.posteriors.moments import located
 from benchmarks.posteriors.registry import DENSITIES, data_folder
 
 LIMIT, LIMIT_OF_MANY = 4.0, 5.0
-N_DRAWS = 16_000  # at most 2^14: of more rows, XLA's fused products on a CPU are wrong from there on (jax 0.10, 5 columns)
+N_DRAWS = (
+    16_000  # at most 2^14: of more rows, XLA's fused products on a CPU are wrong from there on (jax 0.10, 5 columns)
+)
 N_STEPS, N_BATCHES = 30, 50
 
 

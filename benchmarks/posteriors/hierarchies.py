@@ -139,7 +139,7 @@ _mixed("crossed_counts", "negative binomial", [10, 6], 2, "half-Cauchy", True, [
 _mixed("crossed_three_ways", "poisson", [6, 5, 4], 1, "half-normal", True, [0.4, 0.2, 0.1])
 _mixed("nested_normal", "normal", [6, 24], 4, "half-Cauchy", True, [0.6, 0.3], nested=True)
 _mixed("nested_binomial_standardised", "binomial", [5, 20], 3, "half-normal", False, [0.6, 0.4], nested=True)
-_mixed("nested_poisson", "poisson", [10, 30], 2, "exponential", True, [0.4, 0.3], nested=True)
+_mixed("nested_poisson", "poisson", [6, 18], 3, "exponential", True, [0.4, 0.3], nested=True)
 _mixed("nested_counts", "negative binomial", [4, 16], 4, "half-normal", True, [0.5, 0.3], nested=True)
 _mixed("no_scale_normal", "normal", [10], 3, "half-Cauchy", True, [0.0])
 _mixed("no_scale_binomial", "binomial", [21], 1, "half-Cauchy", True, [0.05])
@@ -177,7 +177,6 @@ def _slopes(name: str, law: str, size: int, k: int, repeats: int, prior: str, ce
 _slopes("slopes_normal", "normal", 10, 2, 6, "half-Cauchy", True)
 _slopes("slopes_normal_standardised", "normal", 20, 3, 6, "exponential", False)
 _slopes("slopes_poisson", "poisson", 12, 2, 4, "exponential", True)
-_slopes("slopes_binomial_standardised", "binomial", 15, 2, 4, "half-normal", False)
 _slopes("slopes_of_few", "normal", 5, 3, 8, "half-normal", True)
 
 
@@ -202,7 +201,6 @@ def _measured(name: str, law: str, n: int, centred: bool) -> None:
 
 _measured("measured_normal", "normal", 30, True)
 _measured("measured_poisson", "poisson", 25, True)
-_measured("measured_binomial_standardised", "binomial", 20, False)
 
 
 # ---- series: a local level, an autoregression ------------------------------------------------------------------------
@@ -236,7 +234,6 @@ def _level(name: str, law: str, n: int, prior: str, centred: bool, persistent: b
 
 
 _level("level_normal", "normal", 40, "half-Cauchy", True, True, 0.4)
-_level("level_normal_standardised", "normal", 50, "half-normal", False, True, 0.2)
 _level("level_poisson", "poisson", 30, "exponential", True, True, 0.3)
 _level("autoregression_binomial", "binomial", 40, "half-normal", True, False, 0.5)
 

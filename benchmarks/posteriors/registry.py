@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,8 @@ class Problem:
         model, (mean, sd) = self.jensen(), self.reported
         x = jax.device_get(jax.jit(jax.vmap(model.constrain))(draws))
         known = np.isfinite(mean) & np.isfinite(sd) & (sd > 0)
-        found = Moments(
-            np.array(coordinate_names(jax.tree.map(lambda a: a[0], x)))[known].tolist(), mean[known], sd[known]
-        )
+        names = np.array(coordinate_names(jax.tree.map(lambda a: a[0], x)))[known].tolist()
+        found = Moments(names, mean[known], sd[known])
         return found.errors(flat(x)[:, known]) if known.any() else Errors(0.0, "", 0.0, "")
 
     def jensen(self) -> AbstractModel:
@@ -77,23 +76,25 @@ class Problem:
 
 def names(group: str | None = None, held_out: bool | None = None, root: str | Path | None = None) -> list[str]:
     """The names that `load` takes: of one group; held out or not; those whose data are at hand, if a root is given."""
-    found: dict[str, tuple] = dict.fromkeys(models.names(), ("posteriordb", None, True))
-    found |= {n: (_group(d.held_out), d.held_out, False) for n, make in CLASSIC.items() for d in [make()]}
-    found |= {n: (_group(e.held_out, n), e.held_out, e.needs_data) for n, e in ENTRIES.items()}
-    found |= {n: ("shapes", shape.held_out, False) for n, shape in SHAPES.items()}
-    found |= dict.fromkeys(constrained.POSTERIORS, ("constrained", None, False))
     usable = lambda needs: root is None or not needs or data_folder(root) is not None
     return [
         name
-        for name, (its_group, its_held_out, needs) in found.items()
+        for name, (its_group, its_held_out, needs) in listed().items()
         if group in (None, its_group) and (held_out is None or bool(its_held_out) == held_out) and usable(needs)
     ]
 
 
-def _group(held_out: bool | None, name: str = "") -> str:
-    if name in hierarchies.ENTRIES:
-        return "hierarchies"
-    return "classic" if held_out is None else "simulated"
+@cache
+def listed() -> dict[str, tuple[str, bool | None, bool]]:
+    """Of each name: the group, whether it is held out, whether it needs data."""
+    classic = lambda held_out: "classic" if held_out is None else "simulated"
+    found: dict[str, tuple] = dict.fromkeys(models.names(), ("posteriordb", None, True))
+    found |= {n: (classic(d.held_out), d.held_out, False) for n, make in CLASSIC.items() for d in [make()]}
+    for entries in (hard.ENTRIES, simulated.ENTRIES):
+        found |= {n: (classic(e.held_out), e.held_out, e.needs_data) for n, e in entries.items()}
+    found |= {n: ("hierarchies", e.held_out, e.needs_data) for n, e in hierarchies.ENTRIES.items()}
+    found |= {n: ("shapes", shape.held_out, False) for n, shape in SHAPES.items()}
+    return found | dict.fromkeys(constrained.POSTERIORS, ("constrained", None, False))
 
 
 def data_folder(root: str | Path | None) -> Path | None:
@@ -107,41 +108,30 @@ def load(name: str, root: str | Path | None = None) -> Problem:
 
     Raises: ValueError for an unknown name, FileNotFoundError where data or reference are missing.
     """
+    if name not in listed():
+        raise ValueError(f"unknown posterior {name!r}; known are {', '.join(names())}")
+    group, held_out, needs_data = listed()[name]
     folder = data_folder(root)
-    if name in models.names():
-        _need(name, folder)
+    if needs_data and folder is None:
+        raise FileNotFoundError(f"{name} needs the folder of data sets: give `root`, or set JENSEN_DATA")
+    if group == "posteriordb":
         p = models.load(name, folder / "posteriordb")
         make = partial(jn.from_numpyro, p.model, *p.args, **p.kwargs)
-        return Problem(name, p.model, p.args, p.kwargs, partial(_from_draws, make, p.reference), "posteriordb")
+        return Problem(name, p.model, p.args, p.kwargs, partial(_from_draws, make, p.reference), group)
     if name in DENSITIES:
         density = DENSITIES[name]()
-        model, held_out, group = density.model(), density.held_out, _group(density.held_out)
-        if name in SHAPES:
-            held_out, group = SHAPES[name].held_out, "shapes"
+        model = density.model()
         reference = partial(_exact, density, lambda: model)
         return Problem(name, model, (), {}, reference, group, held_out, None, density, density.mean_and_sd)
-    if name in constrained.POSTERIORS:
+    if group == "constrained":
         model, exact = constrained.POSTERIORS[name]()
-        reported = tuple(
-            np.concatenate([np.ravel(np.asarray(exact[s][i], float)) for s in sorted(exact)]) for i in (0, 1)
-        )
-        return Problem(name, model, (), {}, None, "constrained", reported=reported)
-    if name not in ENTRIES:
-        raise ValueError(f"unknown posterior {name!r}; known are {', '.join(names())}")
+        ravel = lambda i: np.concatenate([np.ravel(np.asarray(exact[site][i], float)) for site in sorted(exact)])
+        return Problem(name, model, (), {}, None, group, reported=(ravel(0), ravel(1)))
     entry = ENTRIES[name]
-    if entry.needs_data:
-        _need(name, folder)
-    args = entry.data(folder)
-    density = DENSITIES[entry.exact]() if entry.exact else None
+    args, density = entry.data(folder), DENSITIES[entry.exact]() if entry.exact else None
     exact = density and partial(_exact, density, partial(jn.from_numpyro, entry.model, *args))
     reference, reported = exact or partial(_stored, name, args), density and density.mean_and_sd
-    group = _group(entry.held_out, name)
-    return Problem(name, entry.model, args, {}, reference, group, entry.held_out, entry, density, reported)
-
-
-def _need(name: str, folder: Path | None) -> None:
-    if folder is None:
-        raise FileNotFoundError(f"{name} needs the folder of data sets: give `root`, or set JENSEN_DATA")
+    return Problem(name, entry.model, args, {}, reference, group, held_out, entry, density, reported)
 
 
 def _exact(density: Density, make: Callable) -> Moments:
