@@ -223,19 +223,19 @@ def level(trials, y, *, law: str, prior: str, persistent: bool, centred: bool):
     _observe(law, mean + path, trials, y)
 
 
-def _level(name: str, law: str, n: int, prior: str, centred: bool, persistent: bool, truth: float) -> None:
+def _level(name: str, law: str, n: int, prior: str, persistent: bool, truth: float, **settings) -> None:
     def data(rng):
         path = np.zeros(n)
         for t in range(n):
             path[t] = (1.0 if persistent else 0.8) * path[t - 1] + truth * rng.standard_normal()
         return _simulated(rng, law, 0.5 + path)
 
-    _add(name, functools.partial(level, law=law, prior=prior, persistent=persistent), centred, data)
+    _add(name, functools.partial(level, law=law, prior=prior, persistent=persistent), True, data, **settings)
 
 
-_level("level_normal", "normal", 40, "half-Cauchy", True, True, 0.4)
-_level("level_poisson", "poisson", 30, "exponential", True, True, 0.3)
-_level("autoregression_binomial", "binomial", 40, "half-normal", True, False, 0.5)
+_level("level_normal", "normal", 24, "half-Cauchy", True, 0.4, dense_mass=True, target_accept=0.98)
+_level("level_poisson", "poisson", 30, "exponential", True, 0.3)
+_level("autoregression_binomial", "binomial", 20, "half-normal", False, 0.5, dense_mass=True)
 
 
 # ---- item response ---------------------------------------------------------------------------------------------------

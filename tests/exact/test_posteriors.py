@@ -187,10 +187,28 @@ def test_the_table_counts_kinds_and_those_beside():
     assert any(line.split()[:4] == ["none,", "boxes", "2", "0"] for line in totals(rows))
 
 
-@pytest.mark.slow
-def test_references_reach_the_neck():
-    """Where a scale is near zero, the reference's logarithm of it has the long left tail."""
-    for name, site in (("no_scale_normal", "tau0"), ("studies_of_no_scale", "tau")):
-        reference = Moments.read(REFERENCES / f"{name}.json")
-        at = reference.names.index(site)
-        assert reference.center[at] < reference.median[at] and reference.spread[at] > 0.6
+PRIORS = {
+    "studies_half_cauchy": ("tau", lambda tau: -np.log1p(tau**2)),
+    "studies_of_no_scale": ("tau", lambda tau: -0.5 * tau**2),
+    "studies_inverse_gamma": ("tau", lambda variance: -3 * np.log(variance) - 0.5 / variance),
+}
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_references_reach_the_neck(name):
+    """The logarithm of a scale near zero, by quadrature: given it, effects and mean of a meta-analysis are normal."""
+    (estimate, error), (site, log_prior) = hierarchies.ENTRIES[name].data(None), PRIORS[name]
+    log = np.linspace(-25.0, 5.0, 30_001)
+    own = np.exp(log)
+    variance = error[:, None] ** 2 + (own if name == "studies_inverse_gamma" else own**2)
+    precision = 0.25 + (1 / variance).sum(0)
+    mean = (estimate[:, None] / variance).sum(0) / precision
+    exponent = (estimate[:, None] ** 2 / variance).sum(0) - precision * mean**2
+    log_p = log + log_prior(own) - 0.5 * (np.log(variance).sum(0) + np.log(precision) + exponent)
+    weight = np.exp(log_p - log_p.max()) / np.exp(log_p - log_p.max()).sum()
+    center = weight @ log
+    spread = np.sqrt(weight @ (log - center) ** 2)
+    found = Moments.read(REFERENCES / f"{name}.json")
+    at, mu = found.names.index(site), found.names.index("mu")
+    assert abs(found.center[at] - center) < 0.05 * spread and abs(found.spread[at] / spread - 1) < 0.05
+    assert abs(found.center[mu] - weight @ mean) < 0.05 * found.spread[mu]
