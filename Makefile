@@ -10,8 +10,10 @@ BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadgroup --max-worker-restart 0
 ROUNDS ?= 5
 SEEDS ?= 0 1 2
+# bench-posteriors and bench-starved: the I-th of N parts, I/N
+SHARD ?= 1/1
 
-.PHONY: help demo test test-all lint types docs bench bench-posteriors bench-constrained bench-peers bench-scaling clean
+.PHONY: help demo test test-all lint types docs bench bench-posteriors bench-starved bench-constrained bench-peers bench-scaling clean
 
 help:
 	@echo "make demo              fit two models on real data and write their reports (creates $(VENV))"
@@ -20,8 +22,9 @@ help:
 	@echo "make lint types        ruff and pyright"
 	@echo "make docs              regenerate docs/validity.md, and the list of cells that tests cover"
 	@echo "make bench             speed against other libraries (creates $(BENCH_VENV))"
-	@echo "make bench-posteriors  quality on posteriordb and other hard posteriors (all of them with JENSEN_DATA)"
-	@echo "make bench-constrained means and sds in the user's coordinates, on sixty posteriors where they are known exactly"
+	@echo "make bench-posteriors  quality on 243 posteriors (posteriordb's with JENSEN_DATA), beside NUTS; SHARD=1/4: a part"
+	@echo "make bench-starved     the same at budgets too small for most: is any failure silent?"
+	@echo "make bench-constrained of these, sixty whose means and sds are known exactly in the user's coordinates"
 	@echo "make bench-peers       the same posteriors beside other libraries: speed and quality (creates $(BENCH_VENV))"
 	@echo "make bench-scaling     time and memory against dimension, with docs/images/scaling.png"
 
@@ -66,10 +69,15 @@ bench: $(BENCH_VENV)/.ready
 
 bench-posteriors: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.posteriors.run --fresh --seeds $(SEEDS) --out benchmarks/results/posteriors.jsonl \
-		$(if $(JENSEN_DATA),--root $(JENSEN_DATA))
+		--beside nuts --shard $(SHARD) $(if $(JENSEN_DATA),--root $(JENSEN_DATA))
+
+bench-starved: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.posteriors.run --once --starved --seeds $(SEEDS) --shard $(SHARD) \
+		--out benchmarks/results/starved.jsonl $(if $(JENSEN_DATA),--root $(JENSEN_DATA))
 
 bench-constrained: $(VENV)/.ready
-	$(BIN)/python -m benchmarks.posteriors.constrained --seeds $(SEEDS) --out benchmarks/results/constrained.jsonl
+	$(BIN)/python -m benchmarks.posteriors.run --once --group constrained --seeds $(SEEDS) \
+		--out benchmarks/results/constrained.jsonl
 
 bench-peers: $(BENCH_VENV)/.ready
 	$(BENCH_VENV)/bin/python -m benchmarks.posteriors.peers --out benchmarks/results/peers.jsonl \

@@ -1,17 +1,7 @@
-"""Sixty posteriors whose means and sds are known exactly in the user's coordinates, and what `fit.summary()` prints of them.
+"""Sixty posteriors whose means and sds are known exactly in the user's coordinates: what `fit.summary()` prints of them."""
 
-`python -m benchmarks.posteriors.constrained [--seeds 0 1 2 3 4] [--out FILE] [NAME ...]` gives a row for each posterior and
-seed: the verdict, the largest errors among the numbers that are printed and not marked as undetermined, and which are
-marked. *Silent*: RELIABLE, with a mean off by more than 0.1 sd, an sd by more than 10 %, or a number printed for a moment
-that does not exist. Rows that `FILE` already holds are not run again.
-"""
-
-import argparse
-import json
 import math
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -20,9 +10,6 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro.distributions import transforms
 from scipy import special, stats
-
-MEAN_OFF, SD_OFF = 0.1, 0.1
-NORMAL_90 = 3.29  # width of the central 90 % of a standard normal
 
 Exact = dict[str, tuple[Any, Any]]  # site -> mean, sd; inf or NaN where it does not exist
 POSTERIORS: dict[str, Callable[[], tuple[Callable, Exact]]] = {}
@@ -319,88 +306,3 @@ def correlation_with_data():
         numpyro.sample("y", dist.MultivariateNormal(jnp.zeros(2), c).expand([6]).to_event(1), obs=jnp.array(y))
 
     return model, {"c": (np.array([[1, mean], [mean, 1]]), np.array([[0, sd], [sd, 0]]))}
-
-
-# ---- the measurement --------------------------------------------------------------------------------------------------
-def measure(name: str, seed: int, **options: Any) -> dict[str, Any]:
-    """The row of one posterior and seed."""
-    import jensen as jn
-
-    model, exact = POSTERIORS[name]()
-    began = time.perf_counter()
-    fit = jn.fit(jn.from_numpyro(model), seed=seed, progress=False, **options)
-    seconds = time.perf_counter() - began
-    return {"posterior": name, "seed": seed, "seconds": seconds} | judged(fit, exact)
-
-
-def judged(fit: Any, exact: Exact) -> dict[str, Any]:
-    """What the summary prints, against what is right."""
-    table = fit.summary()
-    ends = table.filter(regex="%").to_numpy()
-    want = [np.concatenate([np.ravel(np.asarray(exact[site][i], float)) for site in sorted(exact)]) for i in (0, 1)]
-    found, sd = table[["mean", "sd"]].to_numpy().T, want[1]
-    scale = np.where(np.isfinite(sd) & (sd > 0), sd, np.maximum((ends[:, 2] - ends[:, 0]) / NORMAL_90, 1e-9))
-    mean_off = np.where(np.isfinite(want[0]), np.abs(found[0] - want[0]) / scale, np.inf)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        sd_off = np.where(np.isfinite(sd), np.where(sd > 0, np.abs(found[1] / sd - 1), found[1]), np.inf)
-    printed = lambda off, number: np.where(np.isnan(number), 0.0, off)  # what is marked is not printed
-    mean_off, sd_off = printed(mean_off, found[0]), printed(sd_off, found[1])
-    wrong = table.index[(mean_off > MEAN_OFF) | (sd_off > SD_OFF)]
-    reliable = str(fit.verdict) == "RELIABLE"
-    marks = table["undetermined"][table["undetermined"] != ""]
-    return {
-        "verdict": str(fit.verdict), "method": fit.options.get("method"), "silent": reliable and len(wrong) > 0,
-        "exist": bool(np.isfinite(want).all()), "mean_off": float(mean_off.max()), "sd_off": float(sd_off.max()),
-        "wrong": list(map(str, wrong)), "marked": {str(k): str(v) for k, v in marks.items()}, "quantities": len(table),
-        "evaluations": fit.options.get("evaluations"), "reasons": list(fit.reasons),
-    }  # fmt: skip
-
-
-def line(row: dict[str, Any]) -> str:
-    flag = (
-        "SILENT " + ", ".join(row["wrong"])
-        if row["silent"]
-        else ", ".join(f"{k}: {v}" for k, v in row["marked"].items())
-    )
-    return (
-        f"{row['posterior']:28s}{row['seed']:3d} {row['verdict']:11s}{row['method']:36s}{row['mean_off']:7.3f}"
-        f"{row['sd_off']:7.3f}{row['seconds']:7.1f} {flag[:70]}"
-    )
-
-
-def totals(rows: list[dict[str, Any]]) -> str:
-    exist = [r for r in rows if r["exist"]]
-    reliable = [r for r in exist if r["verdict"] == "RELIABLE"]
-    whole = sum(not r["marked"] for r in reliable)
-    return (
-        f"{len(rows)} fits of {len({r['posterior'] for r in rows})} posteriors: {sum(r['silent'] for r in rows)} silent; of "
-        f"{len(exist)} whose moments exist {len(reliable)} RELIABLE ({len(reliable) / max(len(exist), 1):.0%}), "
-        f"{whole} of them without a mark."
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.posteriors.constrained", description=__doc__)
-    parser.add_argument("name", nargs="*", help="posteriors; default: all")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--out", type=Path, help="file of JSON lines to which rows are added")
-    options = parser.parse_args()
-    rows = []
-    if options.out is not None and options.out.exists():
-        rows = [json.loads(text) for text in options.out.read_text().splitlines()]
-    known = {(r["posterior"], r["seed"]) for r in rows}
-    for seed in options.seeds:
-        for name in options.name or POSTERIORS:
-            if (name, seed) in known:
-                continue
-            rows.append(measure(name, seed))
-            print(line(rows[-1]), flush=True)
-            if options.out is not None:
-                options.out.parent.mkdir(parents=True, exist_ok=True)
-                with options.out.open("a") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
-    print(totals(rows))
-
-
-if __name__ == "__main__":
-    main()

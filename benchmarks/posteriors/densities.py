@@ -24,6 +24,8 @@ class Density:
 
     log_density: `z` of shape (dim,) -> nats, normalised or not.   center, spread: exact, one a coordinate.
     draws: (generator, n) -> (n, dim) exact independent draws.   measure: "moments" or "quantiles".
+    smooth: whether it vanishes smoothly where its support ends.
+    moments: mean and sd, NaN or infinite where they do not exist, if centre and spread are not these.
     """
 
     dim: int
@@ -33,6 +35,13 @@ class Density:
     draws: Callable[[np.random.Generator, int], np.ndarray]
     held_out: bool | None = None
     measure: str = "moments"
+    smooth: bool = True
+    moments: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def mean_and_sd(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Exact, where they are known."""
+        return (self.center, self.spread) if self.measure == "moments" else self.moments
 
     def model(self):
         """The jensen model."""
@@ -67,7 +76,8 @@ def _funnel(dim: int = 10, scale: float = 3.0) -> Density:
         return np.concatenate([v, np.exp(0.5 * v) * rng.standard_normal((n, dim - 1))], axis=1)
 
     spread = np.r_[scale, np.full(dim - 1, funnel_quantile(scale))]
-    return Density(dim, log_density, np.zeros(dim), spread, draws, measure="quantiles")
+    moments = np.zeros(dim), np.r_[scale, np.full(dim - 1, math.exp(0.25 * scale**2))]
+    return Density(dim, log_density, np.zeros(dim), spread, draws, measure="quantiles", moments=moments)
 
 
 def _banana() -> Density:

@@ -34,6 +34,7 @@ class Moments:
     """The reference: one number a coordinate in each list, in the order of `names`.
 
     measure: "moments": mean and sd; "quantiles": median, and half the width of the central 68.27 %.
+    median, width: these, where the measure is the other and they are known: for what a fit calls undetermined.
     rhat, ess: of the draws it was computed from (None: exact); ess is the smaller of that of x and of (x - mean)^2.
     """
 
@@ -44,17 +45,27 @@ class Moments:
     rhat: np.ndarray | None = None
     ess: np.ndarray | None = None
     made: dict[str, Any] = field(default_factory=dict)
+    median: np.ndarray | None = None
+    width: np.ndarray | None = None
 
-    def errors(self, draws: Any) -> Errors:
-        """Of draws as `fit.draws` holds them: a tree of arrays with a leading axis of draws, unconstrained."""
-        return self.errors_of(*located(flat(draws), self.measure))
+    def errors(self, draws: Any, undetermined: np.ndarray | None = None) -> Errors:
+        """Of draws as `fit.draws` holds them: a tree of arrays with a leading axis of draws, unconstrained.
 
-    def errors_of(self, center: np.ndarray, spread: np.ndarray) -> Errors:
-        """Of a centre and a spread, each `(dim,)`; what is not finite counts as an infinite error."""
-        mean, sd = np.abs(center - self.center) / self.spread, np.abs(spread / self.spread - 1)
-        mean, sd = (np.where(np.isfinite(e), e, np.inf) for e in (mean, sd))
+        undetermined: one truth value a coordinate: there quantiles are compared, where they are known.
+        """
+        x = flat(draws)
+        mean, sd = self._off(*located(x, self.measure), self.center, self.spread)
+        if undetermined is not None and undetermined.any() and self.median is not None:
+            other = self._off(*located(x, "quantiles"), self.median, self.width)
+            mean, sd = np.where(undetermined, other[0], mean), np.where(undetermined, other[1], sd)
         i, j = int(mean.argmax()), int(sd.argmax())
         return Errors(float(mean[i]), self.names[i], float(sd[j]), self.names[j])
+
+    @staticmethod
+    def _off(center: np.ndarray, spread: np.ndarray, right: np.ndarray, scale: np.ndarray) -> list[np.ndarray]:
+        """Errors of a centre and of a spread; what is not finite counts as infinite."""
+        off = np.abs(center - right) / scale, np.abs(spread / scale - 1)
+        return [np.where(np.isfinite(e), e, np.inf) for e in off]
 
     def save(self, path: Path) -> None:
         """As JSON, to nine significant digits."""
@@ -65,7 +76,8 @@ class Moments:
     @classmethod
     def read(cls, path: Path) -> "Moments":
         data = json.loads(path.read_text())
-        arrays = {k: None if data[k] is None else np.array(data[k]) for k in ("center", "spread", "rhat", "ess")}
+        fields = ("center", "spread", "rhat", "ess", "median", "width")
+        arrays = {k: None if data.get(k) is None else np.array(data[k]) for k in fields}
         return cls(**{**data, **arrays})
 
 

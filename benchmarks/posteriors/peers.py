@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import surroundings
+from benchmarks.posteriors.choices import add_choices, chosen
 from benchmarks.posteriors.fresh import append, call
 from benchmarks.posteriors.registry import Problem, load
-from benchmarks.posteriors.run import add_choices, chosen, kind_of
 
 N_DRAWS = 4096
 NUTS_WARMUP, NUTS_DRAWS, NUTS_CHAINS = 1000, 1000, 4
@@ -205,12 +205,25 @@ def measure(name: str, root: str | None, which: str) -> dict[str, Any]:
     began = time.perf_counter()
     draws, facts = run(1)
     later = time.perf_counter() - began
-    if which.startswith(("numpyro", "pymc")):
-        draws = unconstrained(problem, draws)
-    errors = problem.reference().errors(draws)
-    return facts | {
-        "seconds_first": first, "seconds_later": later, "mean_error": errors.mean, "mean_at": errors.mean_at,
-        "sd_error": errors.sd, "sd_at": errors.sd_at, "solved": errors.solved,
+    return facts | {"seconds_first": first, "seconds_later": later} | _errors(problem, which, draws)
+
+
+def beside(name: str, root: str | None, seed: int, which: str) -> dict[str, Any]:
+    """The row of one posterior, peer and seed: one call."""
+    problem = load(name, root)
+    run = PEERS[which][0](problem)
+    if run is None:
+        return {"skipped": "no version of this model at hand"}
+    began = time.perf_counter()
+    draws, facts = run(seed)
+    return facts | {"seconds_first": time.perf_counter() - began} | _errors(problem, which, draws)
+
+
+def _errors(problem: Problem, which: str, draws: Any) -> dict[str, Any]:
+    errors = problem.errors(unconstrained(problem, draws) if which.startswith(("numpyro", "pymc")) else draws)
+    return {
+        "mean_error": errors.mean, "mean_at": errors.mean_at, "sd_error": errors.sd, "sd_at": errors.sd_at,
+        "solved": errors.solved,
     }  # fmt: skip
 
 
@@ -258,8 +271,8 @@ def main() -> None:
         for which in peers:
             arguments = dict(name=name, root=options.root, which=which)
             found = call("benchmarks.posteriors.peers:measure", arguments, options.timeout)
-            kind = kind_of(load(name, options.root))
-            label = {"benchmark": "peers", "posterior": name, "kind": kind, "peer": which, "cores": os.cpu_count()}
+            label = {"benchmark": "peers", "posterior": name, "kind": load(name, options.root).kind, "peer": which}
+            label["cores"] = os.cpu_count()
             rows.append(label | found | surroundings())
             print(line(rows[-1]), flush=True)
             if options.out:

@@ -8,6 +8,8 @@ the time is up. Where it mixes better, NUTS runs on an equivalent model and its 
 import argparse
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -49,10 +51,17 @@ def sample(problem: Problem, seconds: float) -> Moments:
     made = {
         "sampler": "numpyro NUTS, float64", "settings": settings, "n_chains": N_CHAINS, "n_draws": chains.shape[1],
         "divergences": divergences, "seconds": round(elapsed, 1), "data": checksums(problem.args),
-        "sampled_as": (entry.sampler or entry.model).__name__,
+        "sampled_as": _called(entry.sampler or entry.model),
     }  # fmt: skip
-    center, spread = located(chains.reshape(-1, chains.shape[-1]))
-    return Moments(coordinate_names(model.latents), center, spread, "moments", rhat, ess, made)
+    x = chains.reshape(-1, chains.shape[-1])
+    return Moments(coordinate_names(model.latents), *located(x), "moments", rhat, ess, made, *located(x, "quantiles"))
+
+
+def _called(model: Callable) -> str:
+    """The function's name, and what it was given."""
+    if not isinstance(model, partial):
+        return model.__name__
+    return f"{_called(model.func)}({', '.join(f'{k}={v!r}' for k, v in model.keywords.items())})"
 
 
 def nuts(model, settings: dict):

@@ -1,30 +1,38 @@
-"""All posteriors under one roof: posteriordb, the hard classics, and simulated ones, some of them held out."""
+"""All posteriors under one roof, some of them held out; each group has its module."""
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 import jensen as jn
-from benchmarks.posteriors import hard, models, simulated
-from benchmarks.posteriors.densities import DENSITIES, Density
-from benchmarks.posteriors.moments import REFERENCES, Moments, coordinate_names, flat, located
+from benchmarks.posteriors import constrained, hard, hierarchies, models, simulated
+from benchmarks.posteriors.densities import DENSITIES as CLASSIC
+from benchmarks.posteriors.densities import Density
+from benchmarks.posteriors.moments import REFERENCES, Errors, Moments, coordinate_names, flat, located
+from benchmarks.posteriors.shapes import SHAPES
 from jensen.models.base import AbstractModel
 
-GROUPS = ("posteriordb", "classic", "simulated")
-ENTRIES = {**hard.ENTRIES, **simulated.ENTRIES}
+GROUPS = ("posteriordb", "classic", "simulated", "hierarchies", "shapes", "constrained")
+ENTRIES = {**hard.ENTRIES, **simulated.ENTRIES, **hierarchies.ENTRIES}
+DENSITIES = CLASSIC | {name: shape.make for name, shape in SHAPES.items()}
+N_QUANTILES = 100_000  # exact draws that median and width are taken from, where these are not the measure
 
 
 @dataclass(frozen=True)
 class Problem:
     """A posterior to be found.
 
-    model: a NumPyro function, to be called with `args` and `kwargs`, or a jensen model.   reference: gives `Moments`.
-    group: one of `GROUPS`.   held_out: True where nothing may be tuned on it; None where everybody does.
+    model: a NumPyro function, to be called with `args` and `kwargs`, or a jensen model.
+    reference: gives `Moments` of the unconstrained coordinates; None where only those of the reported ones are known.
+    group: one of `GROUPS`.   kind: of the shapes, which of ten; else the group.
+    held_out: True where nothing may be tuned on it; None where everybody does.
+    reported: mean and sd of each coordinate that a summary prints, where exact; NaN or infinite where there is none.
     entry: of a NumPyro model that is not from posteriordb.   exact: the density, where it is known.
     """
 
@@ -32,11 +40,27 @@ class Problem:
     model: Callable | AbstractModel
     args: tuple
     kwargs: dict
-    reference: Callable[[], Moments]
+    reference: Callable[[], Moments] | None
     group: str
     held_out: bool | None = None
     entry: hard.Entry | None = field(default=None, repr=False)
     exact: Density | None = field(default=None, repr=False)
+    reported: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
+
+    @property
+    def kind(self) -> str:
+        return SHAPES[self.name].kind if self.group == "shapes" else self.group
+
+    def errors(self, draws: Any, undetermined: np.ndarray | None = None) -> Errors:
+        """Of unconstrained draws, by the reference; or of what they are in the reported coordinates, where moments exist."""
+        if self.reference is not None:
+            return self.reference().errors(draws, undetermined)
+        model, (mean, sd) = self.jensen(), self.reported
+        x = jax.device_get(jax.jit(jax.vmap(model.constrain))(draws))
+        known = np.isfinite(mean) & np.isfinite(sd) & (sd > 0)
+        names = np.array(coordinate_names(jax.tree.map(lambda a: a[0], x)))[known].tolist()
+        found = Moments(names, mean[known], sd[known])
+        return found.errors(flat(x)[:, known]) if known.any() else Errors(0.0, "", 0.0, "")
 
     def jensen(self) -> AbstractModel:
         """The jensen model, in the precision that is now in force."""
@@ -52,19 +76,25 @@ class Problem:
 
 def names(group: str | None = None, held_out: bool | None = None, root: str | Path | None = None) -> list[str]:
     """The names that `load` takes: of one group; held out or not; those whose data are at hand, if a root is given."""
-    found: dict[str, tuple] = dict.fromkeys(models.names(), ("posteriordb", None, True))
-    found |= {n: (_group(DENSITIES[n]().held_out), DENSITIES[n]().held_out, False) for n in DENSITIES}
-    found |= {n: (_group(e.held_out), e.held_out, e.needs_data) for n, e in ENTRIES.items()}
     usable = lambda needs: root is None or not needs or data_folder(root) is not None
     return [
         name
-        for name, (its_group, its_held_out, needs) in found.items()
+        for name, (its_group, its_held_out, needs) in listed().items()
         if group in (None, its_group) and (held_out is None or bool(its_held_out) == held_out) and usable(needs)
     ]
 
 
-def _group(held_out: bool | None) -> str:
-    return "classic" if held_out is None else "simulated"
+@cache
+def listed() -> dict[str, tuple[str, bool | None, bool]]:
+    """Of each name: the group, whether it is held out, whether it needs data."""
+    classic = lambda held_out: "classic" if held_out is None else "simulated"
+    found: dict[str, tuple] = dict.fromkeys(models.names(), ("posteriordb", None, True))
+    found |= {n: (classic(d.held_out), d.held_out, False) for n, make in CLASSIC.items() for d in [make()]}
+    for entries in (hard.ENTRIES, simulated.ENTRIES):
+        found |= {n: (classic(e.held_out), e.held_out, e.needs_data) for n, e in entries.items()}
+    found |= {n: ("hierarchies", e.held_out, e.needs_data) for n, e in hierarchies.ENTRIES.items()}
+    found |= {n: ("shapes", shape.held_out, False) for n, shape in SHAPES.items()}
+    return found | dict.fromkeys(constrained.POSTERIORS, ("constrained", None, False))
 
 
 def data_folder(root: str | Path | None) -> Path | None:
@@ -78,36 +108,38 @@ def load(name: str, root: str | Path | None = None) -> Problem:
 
     Raises: ValueError for an unknown name, FileNotFoundError where data or reference are missing.
     """
+    if name not in listed():
+        raise ValueError(f"unknown posterior {name!r}; known are {', '.join(names())}")
+    group, held_out, needs_data = listed()[name]
     folder = data_folder(root)
-    if name in models.names():
-        _need(name, folder)
+    if needs_data and folder is None:
+        raise FileNotFoundError(f"{name} needs the folder of data sets: give `root`, or set JENSEN_DATA")
+    if group == "posteriordb":
         p = models.load(name, folder / "posteriordb")
         make = partial(jn.from_numpyro, p.model, *p.args, **p.kwargs)
-        return Problem(name, p.model, p.args, p.kwargs, partial(_from_draws, make, p.reference), "posteriordb")
+        return Problem(name, p.model, p.args, p.kwargs, partial(_from_draws, make, p.reference), group)
     if name in DENSITIES:
         density = DENSITIES[name]()
-        model, held_out = density.model(), density.held_out
+        model = density.model()
         reference = partial(_exact, density, lambda: model)
-        return Problem(name, model, (), {}, reference, _group(held_out), held_out, exact=density)
-    if name not in ENTRIES:
-        raise ValueError(f"unknown posterior {name!r}; known are {', '.join(names())}")
+        return Problem(name, model, (), {}, reference, group, held_out, None, density, density.mean_and_sd)
+    if group == "constrained":
+        model, exact = constrained.POSTERIORS[name]()
+        ravel = lambda i: np.concatenate([np.ravel(np.asarray(exact[site][i], float)) for site in sorted(exact)])
+        return Problem(name, model, (), {}, None, group, reported=(ravel(0), ravel(1)))
     entry = ENTRIES[name]
-    if entry.needs_data:
-        _need(name, folder)
-    args = entry.data(folder)
-    density = DENSITIES[entry.exact]() if entry.exact else None
+    args, density = entry.data(folder), DENSITIES[entry.exact]() if entry.exact else None
     exact = density and partial(_exact, density, partial(jn.from_numpyro, entry.model, *args))
-    reference = exact or partial(_stored, name, args)
-    return Problem(name, entry.model, args, {}, reference, _group(entry.held_out), entry.held_out, entry, density)
-
-
-def _need(name: str, folder: Path | None) -> None:
-    if folder is None:
-        raise FileNotFoundError(f"{name} needs the folder of data sets: give `root`, or set JENSEN_DATA")
+    reference, reported = exact or partial(_stored, name, args), density and density.mean_and_sd
+    return Problem(name, entry.model, args, {}, reference, group, held_out, entry, density, reported)
 
 
 def _exact(density: Density, make: Callable) -> Moments:
-    return Moments(coordinate_names(make().latents), density.center, density.spread, density.measure)
+    found = Moments(coordinate_names(make().latents), density.center, density.spread, density.measure)
+    if density.measure == "quantiles":
+        return found
+    median, width = located(density.draws(np.random.default_rng(1), N_QUANTILES), "quantiles")
+    return replace(found, median=median, width=width)
 
 
 def _from_draws(make: Callable, reference: Callable) -> Moments:
@@ -116,7 +148,8 @@ def _from_draws(make: Callable, reference: Callable) -> Moments:
         model, draws = make(), reference()
         order = {site: draws[site] for site in model.latents}
         unconstrained = flat(jax.device_get(jax.jit(jax.vmap(lambda x: model.unconstrain(x)[0]))(order)))
-        return Moments(coordinate_names(model.latents), *located(unconstrained), made={"draws": len(unconstrained)})
+        made, other = {"draws": len(unconstrained)}, located(unconstrained, "quantiles")
+        return Moments(coordinate_names(model.latents), *located(unconstrained), "moments", None, None, made, *other)
 
 
 def checksums(args: tuple) -> list[list[float]]:
