@@ -38,6 +38,7 @@ class Case:
     improper:  a parameter whose tail has no integral.
     testimony: the witness's, or None if it was not heard.
     evidence:  of a rung that may be trusted.   spent: the budget ran out.
+    walls:     where the density ends: a "sentence", and what the report shows; empty where it does not.
     """
 
     solution: Solution
@@ -51,6 +52,7 @@ class Case:
     own: Weighted | None = None  # the weights in q's coordinates, where these are not the model's
     spent: bool = False
     evaluations: int = 0
+    walls: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def judge_solution(case: Case) -> Diagnosis:
@@ -60,6 +62,9 @@ def judge_solution(case: Case) -> Diagnosis:
     if case.improper is not None:
         judge(2, f"The density does not fall off along {case.improper}: the posterior has no finite integral, or "
               "does not identify it. Give it a proper prior, or remove it.")  # fmt: skip
+    if case.walls:
+        details["walls"] = case.walls
+        judge(0, case.walls["sentence"])
     {"none": _uncorrected, "importance": _importance, "chains": _chains}[s.corrected](judge, case, details)
     undetermined(judge, case.marginals)
     if w.undefined > 0:
@@ -210,6 +215,8 @@ def _chains(judge: Judgement, case: Case, details: dict) -> None:
         graded(c["halves"], max(0.1, few), max(0.3, few)),
         f"First and second half of the chains differ by {c['halves']:.2f} sd.",
     )
+    if "stein" not in c:
+        return judge(0, "Stein's identities do not hold at walls: the chains are judged by how they agree.")
     level = graded(c["stein"], *(max(s, c.get("stein_by_chance", 0.0)) for s in STEIN))
     judge(level, f"Stein's identities hold up to {c['stein']:.1f} standard errors"
           + (f" ({name('stein_worst')}): the chains do not enter a region they come close to (a narrow neck, an edge). "

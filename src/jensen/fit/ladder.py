@@ -26,9 +26,11 @@ from ..diagnostics.verdict import ESS_USABLE, KHAT_USABLE, Diagnosis, Verdict
 from ..diagnostics.witness import Testimony, call_witness
 from ..samplers.chains import Chains, gaussian_of, reported_chains, unvisited_tails
 from ..samplers.conditional import ConditionalGaussian
+from ..samplers.slices import Slices
 from ..samplers.tilted import settle
+from ..samplers.walls import Support, support_of
 from .methods import SOLVERS
-from .view import View
+from .view import View, ended_view
 
 CHECKS = 0.3  # of the budget, kept for the checks
 FEW = 30  # dimensions
@@ -76,6 +78,7 @@ class Ladder:
         self.other = other or (lambda: None)
         self.steps: list[Step] = []
         self.improper: str | None = None
+        self.support: Support | None = None  # where the density ends, if it does
         self.cut = False  # did the budget end the last method, or its checks?
 
     def climb(self) -> Step | None:
@@ -84,10 +87,13 @@ class Ladder:
         base = self._gaussians(own)
         if base is None:
             return None
+        if self.support is not None and self.support.ends is None:
+            return self.best()  # no method that follows gradients stays within such walls
+        own = base.view
         views = [(own, base)]
         if self._more():
             base = self._tails(own, base) or base
-        if self._more():
+        if self._more() and self.support is None:
             self._climbs()
             other = self.other()
             found = None if other is None else self._unless_spent(self._gaussians, other)
@@ -133,8 +139,9 @@ class Ladder:
             wide = self._solved(view.target, DADVI())
             return None if wide.q is None else self._weighed_step(view, wide, began, used)[0]
         modes = self._solved(view.target, Laplace())
-        if modes.q is None:
-            return None
+        within = self._within_walls(modes) if view.back is None and self.target.n_outside else None
+        if within is not None or modes.q is None:
+            return within
         mixture = self._solved(view.target, ModeMixture(), modes)
         step, testimony = self._weighed_step(view, mixture, began, used)
         for _ in range(2):
@@ -147,6 +154,28 @@ class Ladder:
                 break
             step.climbed, mixture = "Mass was found that these Gaussians miss.", more
             step, testimony = self._weighed_step(view, mixture, began, used)
+        return step
+
+    def _within_walls(self, modes: Solution) -> Step | None:
+        """Where the density ends near its mass: the Gaussians in coordinates that end there, or draws that stay within."""
+        mode = None if modes.q is None else gaussian_of(modes.q).mean
+        self.support = self._unless_spent(support_of, self.target, mode, self.seed)
+        if self.support is None:
+            return None
+        if self.support.ends is not None:
+            return self._gaussians(ended_view(self.target, self.support.ends))
+        view, step = View(self.target), None
+        for solver, name in ((Slices(self.support.inside, weigh_it=True), "mixture of draws + importance"), (Slices(self.support.inside), "slices")):
+            began, used = self._now()
+            solution = self._unless_spent(self._solved, self.target, solver)
+            if solution is None or solution.draws is None:
+                break
+            weighed = solution.findings.get("weighted") or self._weigh(view, solution)
+            self.improper = self._improper(view, solution)
+            step = self._add(view, name, solution, weighed, began, used, self._witness(view, solution, weighed))
+            if not self._more():
+                break
+            self._climbs()
         return step
 
     def _weighed_step(self, view: View, solution: Solution, began: float, used: int):
@@ -340,6 +369,7 @@ class Ladder:
             at_home, home_weighed, self.target.names, marginals, move,
             self.improper, testimony, solution.evidence, None if view.back is None else weighed,
             self.cut or self.target.budget.spent, self.target.budget.used - used,
+            {} if self.support is None else self.support.told(self.target.names),
         )  # fmt: skip
         diagnosis = judge_solution(case)
         reliable = diagnosis.verdict is Verdict.RELIABLE and not self.target.budget.spent

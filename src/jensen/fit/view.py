@@ -13,6 +13,8 @@ from ..algorithms.importance import Weighted, proposal_of
 from ..algorithms.solver import Solution
 from ..algorithms.target import Target
 from ..samplers.chains import agreement
+from ..samplers.ends import Ended, Ends
+from ..tree import Frozen
 
 
 @dataclasses.dataclass
@@ -48,6 +50,12 @@ class View:
                 np.where(np.isfinite(log_p), value, -np.inf),
                 log_q + np.where(np.isfinite(value) & np.isfinite(log_p), value - log_p, 0.0),
             )
+
+
+def ended_view(target: Target, ends: Ends) -> View:
+    """The same posterior in coordinates that end at its walls."""
+    own = Target(Ended(target.model, Frozen(ends)), target.batch.rows, target.budget)
+    return View(own, ends.host, "walled ")
 
 
 def other_view(target: Target) -> View | None:
