@@ -8,16 +8,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import log_ndtr
+import scipy.special
 from jaxtyping import Array, Float, PyTree
-from scipy.special import log_ndtr as host_log_ndtr
-from scipy.special import ndtri, ndtri_exp
 
 from ..algorithms.gaussian import LOG_2PI
 from ..facts import Fact
 from ..models.base import AbstractModel
 from ..tree import Frozen, Layout
 
+LOG_2 = math.log(2)
+MIDDLE = float(scipy.special.log_ndtr(-1.0))
+LIGHT = 0.57  # squared mean over mean square of what is beyond a wall: an exponential has 1/2, a half normal 0.64
 FLAT = 1e-7  # a coefficient of a normal, or of a relation between normals, that is rounding
 KEPT_FACTS = frozenset({Fact.EXACT_LOG_WEIGHT, Fact.DIFFERENTIABLE, Fact.TWICE_DIFFERENTIABLE})
 
@@ -25,27 +26,31 @@ KEPT_FACTS = frozenset({Fact.EXACT_LOG_WEIGHT, Fact.DIFFERENTIABLE, Fact.TWICE_D
 class Ends(eqx.Module):
     """u in R^D to z within flat walls: z = back w, w = origin + unit * r(u).
 
-    Definition: of each w that ends on one side r = -log Phi(-u), an exponential's quantile of a normal's; of k of them with
-                k + 1 walls the first k parts of a stick broken at quantiles of Beta(1, k - j), a uniform simplex's (an
-                interval is the simplex k = 1); else r = u. So a density that meets its walls at a finite value is about
-                Gaussian in u, and a uniform or exponential one exactly.
+    Definition: of each w that ends on one side r(u) is the quantile of an exponential, or of a half normal, at Phi(u); of k
+                of them with k + 1 walls the first k parts of a stick broken at quantiles of Beta(1, k - j), a uniform
+                simplex's (an interval is the simplex k = 1); else r = u. So a density that meets its walls at a finite value
+                is about Gaussian in u: uniform ones, exponentials and half normals exactly.
     """
 
     back: Float[Array, "D D"]
     origin: Float[Array, " D"]
     unit: Float[Array, " D"]
     log_size: Float[Array, ""]  # of |dz/dr|
-    one_sided: tuple[int, ...] = eqx.field(static=True)
+    exponential: tuple[int, ...] = eqx.field(static=True)
+    half_normal: tuple[int, ...] = eqx.field(static=True)
     simplexes: tuple[tuple[int, ...], ...] = eqx.field(static=True)
 
-    def push(self, u: Any, xp: Any, log_ndtr: Any) -> tuple[Any, Any]:
-        """(..., D) to (z, log |det dz/du|), by the functions of JAX or NumPy."""
-        upper = log_ndtr(-u)  # log of the mass above u
+    def push(self, u: Any, xp: Any, special: Any) -> tuple[Any, Any]:
+        """(..., D) to (z, log |det dz/du|), by the functions of JAX or of NumPy and SciPy."""
+        upper = special.log_ndtr(-u)  # log of the mass above u
         normal = -0.5 * u**2 - 0.5 * LOG_2PI
         parts, log_det = [u[..., i] for i in range(u.shape[-1])], self.log_size
-        for i in self.one_sided:
+        for i in self.exponential:
             parts[i] = -upper[..., i]
             log_det = log_det + normal[..., i] - upper[..., i]
+        for i in self.half_normal:
+            parts[i] = half_normal(u[..., i], upper[..., i], xp, special)
+            log_det = log_det - 0.5 * (u[..., i] ** 2 - parts[i] ** 2) - LOG_2
         for group in self.simplexes:
             k, left = len(group), 1.0
             for j, i in enumerate(group):
@@ -58,18 +63,22 @@ class Ends(eqx.Module):
         return w @ self.back.T, log_det
 
     def __call__(self, u: Float[Array, " D"]) -> tuple[Float[Array, " D"], Float[Array, ""]]:
-        return self.push(u, jnp, log_ndtr)
+        return self.push(u, jnp, jax.scipy.special)
 
     def host(self, u: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n D"]:
         """z on the host."""
-        return jax.tree.map(np.asarray, self).push(u, np, host_log_ndtr)[0]
+        return jax.tree.map(np.asarray, self).push(u, np, scipy.special)[0]
 
     def inverse(self, z: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n D"]:
         """u on the host; not finite for a point that is not within the walls."""
         back, origin, unit = (np.asarray(a) for a in (self.back, self.origin, self.unit))
         u = (np.linalg.solve(back, z.T).T - origin) / unit
-        for i in self.one_sided:
+        for i in self.exponential:
             u[:, i] = _quantile(u[:, i])
+        for i in self.half_normal:
+            x = u[:, i]
+            far = -scipy.special.ndtri_exp(np.minimum(LOG_2 + scipy.special.log_ndtr(-x), -1e-3))
+            u[:, i] = np.where(x < 1, scipy.special.ndtri(scipy.special.erf(x / math.sqrt(2))), far)
         for group in self.simplexes:
             left = np.ones(len(u))
             for j, i in enumerate(group):
@@ -79,9 +88,21 @@ class Ends(eqx.Module):
         return u
 
 
+def half_normal(u: Any, upper: Any, xp: Any, special: Any) -> Any:
+    """x > 0 with 2 Phi(-x) = Phi(-u), upper = log Phi(-u): about u where u is large."""
+    near = math.sqrt(2) * special.erfinv(special.ndtr(xp.minimum(u, 1.0)))
+    v = xp.maximum(u, 1.0)
+    x = v + LOG_2 / (v + 1 / v)
+    for _ in range(4):  # Newton's steps on log Phi(-x)
+        log_tail = special.log_ndtr(-x)
+        x = x + (log_tail - xp.minimum(upper, MIDDLE) + LOG_2) * xp.exp(log_tail + 0.5 * x**2 + 0.5 * LOG_2PI)
+    return xp.where(u < 1, near, x)
+
+
 def _quantile(t: np.ndarray) -> np.ndarray:
     """u with -log Phi(-u) = t."""
-    return np.where(t < 0.5, ndtri(-np.expm1(-np.minimum(t, 1.0))), -ndtri_exp(-t))
+    near = scipy.special.ndtri(-np.expm1(-np.minimum(t, 1.0)))
+    return np.where(t < 0.5, near, -scipy.special.ndtri_exp(-t))
 
 
 @dataclasses.dataclass
@@ -97,22 +118,31 @@ class Wall:
     def words(self, names: list[str]) -> str:
         """As an inequality of the parameters."""
         used = np.flatnonzero(self.normal)
-        if len(used) == 1:
-            c = self.normal[used[0]]
-            return f"{names[used[0]]} {'>' if c > 0 else '<'} {_short(self.end / c)}"
-        flip = -1.0 if self.normal[used[0]] < 0 else 1.0
-        terms = [f"{_coefficient(flip * self.normal[i], first=i == used[0])}{names[i]}" for i in used[:4]]
+        first = self.normal[used[0]]
+        c, sign = self.normal / first, "<" if first < 0 else ">"
+        if len(used) == 2 and abs(c[used[1]] + 1) < 1e-6 and abs(self.end) < 1e-9:
+            return f"{names[used[0]]} {sign} {names[used[1]]}"
+        terms = [f"{'-' if c[i] < 0 else '+'} {'' if abs(abs(c[i]) - 1) < 1e-6 else f'{abs(c[i]):.4g} '}{names[i]}" for i in used[:4]]  # fmt: skip
         rest = f" + ... ({len(used)} terms)" if len(used) > 4 else ""
-        return f"{' '.join(terms)}{rest} {'>' if flip > 0 else '<'} {_short(flip * self.end)}"
+        return f"{' '.join(terms)[2:]}{rest} {sign} {_short(self.end / first)}"
+
+
+def in_words(walls: list[Wall], names: list[str]) -> list[str]:
+    """All of them, in the order of the parameters; two that face each other as one interval."""
+    first = lambda w: (tuple(np.flatnonzero(w.normal)), w.normal[np.flatnonzero(w.normal)[0]] < 0)
+    out: list[str] = []
+    for w in sorted(walls, key=first):
+        used = np.flatnonzero(w.normal)
+        said, start = w.words(names), f"{names[used[0]]} > "
+        if len(used) == 1 and w.normal[used[0]] < 0 and out and out[-1].startswith(start):
+            out[-1] = f"{out[-1][len(start):]} < {said}"
+        else:
+            out.append(said)
+    return out
 
 
 def _short(x: float) -> str:
-    return f"{0.0 if abs(x) < 1e-9 else x:.6g}"
-
-
-def _coefficient(c: float, first: bool) -> str:
-    size = "" if abs(abs(c) - 1) < 1e-6 else f"{abs(c):.4g} "
-    return ("-" if c < 0 else "") + size if first else ("- " if c < 0 else "+ ") + size
+    return f"{0.0 if abs(x) < 1e-12 else x:.6g}"
 
 
 def ends_of(walls: list[Wall], inside: Float[np.ndarray, "n D"]) -> Ends | None:
@@ -144,9 +174,15 @@ def ends_of(walls: list[Wall], inside: Float[np.ndarray, "n D"]) -> Ends | None:
     end = {i: walls[i].end / size(i) for i in range(len(walls))}
     inner = {p for g, _ in groups for p in g}
     one_sided = [i for i in pivots if i not in inner]
+    light = []
     for i in one_sided:
-        origin[place[i]] = end[i]
-        unit[place[i]] = max(float((w[:, place[i]] - end[i]).mean()), 1e-300)
+        slack = np.maximum(w[:, place[i]] - end[i], 1e-300)
+        mean = float(slack.mean())
+        if mean**2 > LIGHT * (slack**2).mean():
+            light.append(place[i])
+            mean *= math.sqrt(math.pi / 2)
+        origin[place[i]], unit[place[i]] = end[i], mean
+    heavy = sorted({place[i] for i in one_sided} - set(light))
     simplexes = []
     for members, closing in groups:  # sum_i c_i n_i + n_closing = 0, so the slacks add up to -(sum c_i end_i + end_closing)
         c = -np.linalg.lstsq(n[members].T, n[closing], rcond=None)[0]
@@ -160,7 +196,7 @@ def ends_of(walls: list[Wall], inside: Float[np.ndarray, "n D"]) -> Ends | None:
     back[np.abs(back) < FLAT * np.abs(back).max(1, keepdims=True)] = 0.0
     log_size = float(np.linalg.slogdet(back)[1] + np.log(unit).sum())
     as_arrays = [jnp.asarray(a) for a in (back, origin, unit, log_size)]
-    return Ends(*as_arrays, one_sided=tuple(sorted(place[i] for i in one_sided)), simplexes=tuple(simplexes))
+    return Ends(*as_arrays, exponential=tuple(heavy), half_normal=tuple(sorted(light)), simplexes=tuple(simplexes))
 
 
 def _circuits(n: np.ndarray) -> tuple[list[int], list[tuple[list[int], int]] | None]:

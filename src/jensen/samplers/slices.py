@@ -18,6 +18,7 @@ N_CHAINS = 2 * BLOCK
 STEPS_OUT, SHRINKS = 24, 60
 AXES = 0.25  # share of the moves along one coordinate
 LEAST = 32  # sweeps
+SWEEPS = 160  # at most, times the dimension and 4: what a walk along lines needs in a round body
 COMPONENTS = (1, 6, 16, 40)
 
 
@@ -115,15 +116,15 @@ class Slices(AbstractSolver):
 
     name = "slices"
 
-    def __init__(self, inside: Float[np.ndarray, "n D"], most: int = 640, weigh_it: bool = False):
+    def __init__(self, inside: Float[np.ndarray, "n D"], most: int | None = None, weigh_it: bool = False):
         self.inside, self.most, self.weigh_it = inside, most, weigh_it
 
     def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         rng = np.random.default_rng([seed, 33])
-        u = self.inside[-N_CHAINS:]
+        u, most = self.inside[-N_CHAINS:], self.most or SWEEPS * (4 + target.dim)
         ensemble, kept, log_p, checks = Ensemble(u.copy(), target.value(u), rng), [], [], {}
         looked = LEAST
-        for _ in range(2 * LEAST if self.weigh_it else self.most):
+        for _ in range(2 * LEAST if self.weigh_it else most):
             try:
                 ensemble.sweep(target, tune=len(kept) < LEAST // 2)
             except OutOfBudget:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from ..algorithms.gaussian import Gaussian, safe_cholesky
 from ..algorithms.laplace import starts
 from ..algorithms.target import Target
-from .ends import FLAT, Ends, Wall, ends_of
+from .ends import FLAT, Ends, Wall, ends_of, in_words
 from .slices import settled
 
 MOST = 200  # dimensions: a normal costs 50 D evaluations
@@ -34,7 +34,7 @@ class Support:
 
     def told(self, names: list[str]) -> dict[str, Any]:
         """For the verdict, and the report."""
-        words = [w.words(names) for w in self.walls]
+        words = in_words(self.walls, names)
         return {"sentence": self.sentence(names), "walls": words, "coordinates": self.ends is not None, "curved": self.curved}
 
     def sentence(self, names: list[str], most: int = 3) -> str:
@@ -42,7 +42,7 @@ class Support:
         if self.ends is None:
             how = "curved" if self.curved else "flat, but too many to end a coordinate each"
             return f"The density ends at walls ({how}): fitted by draws that stay within them."
-        said = [w.words(names) for w in self.walls]
+        said = in_words(self.walls, names)
         more = f" and {len(said) - most} more" if len(said) > most else ""
         return f"The density is zero outside of {', '.join(said[:most])}{more}: fitted in coordinates that end there."
 
@@ -93,10 +93,11 @@ def _candidates(rng: Any, d: int) -> np.ndarray:
 
 
 def _far(rng: Any, d: int) -> np.ndarray:
-    """Points of all sizes."""
+    """Points of all sizes, of one for all coordinates and of one for each."""
+    own = np.where(rng.random((8192, d)) < 0.5, -1.0, 1.0) * 10.0 ** rng.uniform(-1, 3, (8192, d))
     size = 10.0 ** rng.uniform(-9, 12, (2048, 1))
     same = np.where(rng.random((1024, 1)) < 0.5, -1.0, 1.0) * (1 + 0.01 * rng.random((1024, d)))
-    return size * np.concatenate([rng.standard_normal((1024, d)), same])
+    return np.concatenate([size * np.concatenate([rng.standard_normal((1024, d)), same]), own])
 
 
 def _walled(target: Target, mode: np.ndarray, rng: Any) -> bool:
@@ -107,10 +108,10 @@ def _walled(target: Target, mode: np.ndarray, rng: Any) -> bool:
     level = target.value(mode[None])[0]
     low, high = np.full(len(way), 1e-12), np.full(len(way), 1e4)
     size = 1 + np.abs(mode).max()
-    hit = target.value(mode + size * high[:, None] * way) == -np.inf
-    if not hit.any():
-        hit = target.value(mode + size * 3.0 * way) == -np.inf
-        high[:] = 3.0
+    hit = np.zeros(len(way), bool)
+    for t in (1e4, 30.0, 3.0, 1.0, 0.3, 0.1):
+        now = target.value(mode + size * t * way) == -np.inf
+        high, hit = np.where(now, t, high), hit | now
     way, low, high = way[hit], low[hit], high[hit]
     for _ in range(18):
         middle = np.sqrt(low * high)
