@@ -26,11 +26,11 @@ from ..diagnostics.verdict import ESS_USABLE, KHAT_USABLE, Diagnosis, Verdict
 from ..diagnostics.witness import Testimony, call_witness
 from ..samplers.chains import Chains, gaussian_of, reported_chains, unvisited_tails
 from ..samplers.conditional import ConditionalGaussian
-from ..samplers.slices import Slices
 from ..samplers.tilted import settle
 from ..samplers.walls import Support, support_of
 from .methods import SOLVERS
 from .view import View, ended_view
+from .walled import draws_within
 
 CHECKS = 0.3  # of the budget, kept for the checks
 FEW = 30  # dimensions
@@ -164,19 +164,7 @@ class Ladder:
             return None
         if self.support.ends is not None:
             return self._gaussians(ended_view(self.target, self.support.ends))
-        view, step = View(self.target), None
-        for solver, name in ((Slices(self.support.inside, weigh_it=True), "mixture of draws + importance"), (Slices(self.support.inside), "slices")):
-            began, used = self._now()
-            solution = self._unless_spent(self._solved, self.target, solver)
-            if solution is None or solution.draws is None:
-                break
-            weighed = solution.findings.get("weighted") or self._weigh(view, solution)
-            self.improper = self._improper(view, solution)
-            step = self._add(view, name, solution, weighed, began, used, self._witness(view, solution, weighed))
-            if not self._more():
-                break
-            self._climbs()
-        return step
+        return draws_within(self, self.support)
 
     def _weighed_step(self, view: View, solution: Solution, began: float, used: int):
         weighed = self._weigh(view, solution)

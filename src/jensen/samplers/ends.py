@@ -44,23 +44,23 @@ class Ends(eqx.Module):
         """(..., D) to (z, log |det dz/du|), by the functions of JAX or of NumPy and SciPy."""
         upper = special.log_ndtr(-u)  # log of the mass above u
         normal = -0.5 * u**2 - 0.5 * LOG_2PI
-        parts, log_det = [u[..., i] for i in range(u.shape[-1])], self.log_size
-        for i in self.exponential:
-            parts[i] = -upper[..., i]
-            log_det = log_det + normal[..., i] - upper[..., i]
-        for i in self.half_normal:
-            parts[i] = half_normal(u[..., i], upper[..., i], xp, special)
-            log_det = log_det - 0.5 * (u[..., i] ** 2 - parts[i] ** 2) - LOG_2
-        for group in self.simplexes:
-            k, left = len(group), 1.0
-            for j, i in enumerate(group):
-                rest = upper[..., i] / (k - j)
-                parts[i] = -xp.expm1(rest) * left
-                left = left * xp.exp(rest)
-                log_det = log_det + normal[..., i]
-            log_det = log_det - math.lgamma(k + 1)
-        w = self.origin + self.unit * xp.stack(parts, -1)
-        return w @ self.back.T, log_det
+        among = lambda group: np.isin(np.arange(u.shape[-1]), group)
+        exponential, light = among(self.exponential), among(self.half_normal)
+        single = among([g[0] for g in self.simplexes if len(g) == 1])
+        r = xp.where(exponential, -upper, xp.where(single, -xp.expm1(upper), u))
+        slope = xp.where(exponential, normal - upper, xp.where(single, normal, 0.0))
+        if light.any():
+            x = half_normal(u, upper, xp, special)
+            r, slope = xp.where(light, x, r), xp.where(light, 0.5 * (x**2 - u**2) - LOG_2, slope)
+        for group in (g for g in self.simplexes if len(g) > 1):
+            k, at = len(group), np.array(group)
+            rest = upper[..., at] / (k - np.arange(k))
+            broken = -xp.expm1(rest) * xp.exp(xp.cumsum(rest, -1) - rest)
+            place = np.zeros((k, u.shape[-1]))
+            place[np.arange(k), at] = 1.0
+            r = xp.where(among(group), broken @ place, r)
+            slope = xp.where(among(group), normal - math.lgamma(k + 1) / k, slope)
+        return (self.origin + self.unit * r) @ self.back.T, self.log_size + slope.sum(-1)
 
     def __call__(self, u: Float[Array, " D"]) -> tuple[Float[Array, " D"], Float[Array, ""]]:
         return self.push(u, jnp, jax.scipy.special)
@@ -122,7 +122,8 @@ class Wall:
         c, sign = self.normal / first, "<" if first < 0 else ">"
         if len(used) == 2 and abs(c[used[1]] + 1) < 1e-6 and abs(self.end) < 1e-9:
             return f"{names[used[0]]} {sign} {names[used[1]]}"
-        terms = [f"{'-' if c[i] < 0 else '+'} {'' if abs(abs(c[i]) - 1) < 1e-6 else f'{abs(c[i]):.4g} '}{names[i]}" for i in used[:4]]  # fmt: skip
+        size = lambda a: "" if abs(abs(a) - 1) < 1e-6 else f"{abs(a):.4g} "
+        terms = [f"{'-' if c[i] < 0 else '+'} {size(c[i])}{names[i]}" for i in used[:4]]
         rest = f" + ... ({len(used)} terms)" if len(used) > 4 else ""
         return f"{' '.join(terms)[2:]}{rest} {sign} {_short(self.end / first)}"
 
@@ -135,7 +136,7 @@ def in_words(walls: list[Wall], names: list[str]) -> list[str]:
         used = np.flatnonzero(w.normal)
         said, start = w.words(names), f"{names[used[0]]} > "
         if len(used) == 1 and w.normal[used[0]] < 0 and out and out[-1].startswith(start):
-            out[-1] = f"{out[-1][len(start):]} < {said}"
+            out[-1] = f"{out[-1][len(start) :]} < {said}"
         else:
             out.append(said)
     return out
@@ -184,7 +185,10 @@ def ends_of(walls: list[Wall], inside: Float[np.ndarray, "n D"]) -> Ends | None:
         origin[place[i]], unit[place[i]] = end[i], mean
     heavy = sorted({place[i] for i in one_sided} - set(light))
     simplexes = []
-    for members, closing in groups:  # sum_i c_i n_i + n_closing = 0, so the slacks add up to -(sum c_i end_i + end_closing)
+    for (
+        members,
+        closing,
+    ) in groups:  # sum_i c_i n_i + n_closing = 0, so the slacks add up to -(sum c_i end_i + end_closing)
         c = -np.linalg.lstsq(n[members].T, n[closing], rcond=None)[0]
         total = -float(c @ [end[i] for i in members] + end[closing])
         if not total > 0:

@@ -61,7 +61,9 @@ class Ensemble:
         low = -self.width * rng.random(n)
         high = low + self.width
         grown = shrunk = 0
-        room = rng.integers(STEPS_OUT + 1, size=n)  # shared at random between the ends: else the moves are not reversible
+        room = rng.integers(
+            STEPS_OUT + 1, size=n
+        )  # shared at random between the ends: else the moves are not reversible
         for end, sign, most in ((low, -1, room), (high, 1, STEPS_OUT - room)):
             on = np.flatnonzero(most > 0)
             left = most.copy()
@@ -89,7 +91,7 @@ class Ensemble:
 
 def settled(target: Target, u: np.ndarray, value: np.ndarray, rng: Any, rounds: int = 10) -> Ensemble:
     """An ensemble begun at these points (as many of them as there are, the best first), run until it no longer climbs."""
-    order = np.argsort(-value)[: N_CHAINS]
+    order = np.argsort(-value)[:N_CHAINS]
     order = np.resize(order, N_CHAINS)
     ensemble = Ensemble(u[order].copy(), value[order].copy(), rng)
     for _ in range(12):
@@ -146,7 +148,9 @@ class Slices(AbstractSolver):
         draws = x.reshape(-1, target.dim)
         q, weighed = best_mixture(target, draws, seed)
         why = "budget" if target.budget.spent else "converged" if self.weigh_it or enough(checks) else "stalled"
-        solution = Solution(q, why, draws, values, corrected="chains", findings={"chains": checks, "shape": x.shape[:2]})
+        solution = Solution(
+            q, why, draws, values, corrected="chains", findings={"chains": checks, "shape": x.shape[:2]}
+        )
         return corrected(weighed, solution, len(weighed.u) // 2, seed) if self.weigh_it else solution
 
 
@@ -184,7 +188,9 @@ def fitted_mixture(x: Float[np.ndarray, "n D"], k: int, rng: Any, n_iterations: 
         parts = []
         for j in range(k):
             e = z - means[j]
-            parts.append(Gaussian(means[j], safe_cholesky((r[j][:, None] * e).T @ e / mass[j] + 1e-6 * np.eye(z.shape[1]))))
+            parts.append(
+                Gaussian(means[j], safe_cholesky((r[j][:, None] * e).T @ e / mass[j] + 1e-6 * np.eye(z.shape[1])))
+            )
         log_r = np.stack([np.log(m / len(z)) + p.log_prob(z) for m, p in zip(mass, parts, strict=True)])
     root = np.diag(q.root) if q.diagonal else q.root
     return Mixture(tuple(Gaussian(q.apply(p.mean[None])[0], root @ p.root) for p in parts), mass / mass.sum())

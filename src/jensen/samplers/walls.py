@@ -35,7 +35,12 @@ class Support:
     def told(self, names: list[str]) -> dict[str, Any]:
         """For the verdict, and the report."""
         words = in_words(self.walls, names)
-        return {"sentence": self.sentence(names), "walls": words, "coordinates": self.ends is not None, "curved": self.curved}
+        return {
+            "sentence": self.sentence(names),
+            "walls": words,
+            "coordinates": self.ends is not None,
+            "curved": self.curved,
+        }
 
     def sentence(self, names: list[str], most: int = 3) -> str:
         """For the verdict."""
@@ -55,7 +60,7 @@ def support_of(target: Target, mode: np.ndarray | None, seed: int) -> Support | 
             200,000.
     Raises: OutOfBudget.
     """
-    if not target.n_outside or target.dim > MOST or not target.smooth:
+    if not _infinite(target) or target.dim > MOST or not target.smooth:
         return None
     rng = np.random.default_rng([seed, 31])
     if mode is not None and np.isfinite(target.value(mode[None])[0]) and not _walled(target, mode, rng):
@@ -78,7 +83,13 @@ def support_of(target: Target, mode: np.ndarray | None, seed: int) -> Support | 
         ensemble.sweep(target)
         kept.append(ensemble.u.copy())
         values.append(ensemble.value.copy())
-    return _Search(target, np.concatenate(kept), np.concatenate(values), rng).support()
+    support = _Search(target, np.concatenate(kept), np.concatenate(values), rng).support()
+    return support if _infinite(target) else None
+
+
+def _infinite(target: Target) -> bool:
+    """Was the density -inf, and not mostly NaN: that is a mistake more often than a wall, and is said to be one."""
+    return target.n_outside > target.n_not_a_number
 
 
 def _candidates(rng: Any, d: int) -> np.ndarray:
@@ -88,7 +99,8 @@ def _candidates(rng: Any, d: int) -> np.ndarray:
     steps = np.sort(rng.standard_normal((64, d)), 1)
     parts = rng.dirichlet(np.ones(d + 1), 64)[:, :d]
     unit = rng.random((64, d))
-    shape = [sign * size * (1 + 0.1 * unit), size * steps, -size * steps, sign * size * np.sort(unit, 1), -sign * size * np.sort(-unit, 1)]  # fmt: skip
+    rising = sign * size * np.sort(unit * sign, 1)
+    shape = [sign * size * (1 + 0.1 * unit), size * steps, -size * steps, rising, -rising]
     return np.concatenate([starts(rng, d), *shape, parts, unit, 0.5 + 0.1 * (unit - 0.5), sign * size * unit])
 
 
@@ -271,11 +283,8 @@ class _Search:
                 self.curved += 1
                 continue
             unit = w.normal * sd / np.linalg.norm(w.normal * sd)
-            for i, other in enumerate(walls):
-                known = other.normal * sd / np.linalg.norm(other.normal * sd)
-                if np.abs(known - unit).max() < 1e-4:
-                    break
-            else:
+            known = [w.normal * sd / np.linalg.norm(w.normal * sd) for w in walls]
+            if not any(np.abs(k - unit).max() < 1e-4 for k in known):
                 walls.append(w)
         return walls
 
