@@ -27,10 +27,10 @@ from ..diagnostics.witness import Testimony, call_witness
 from ..samplers.chains import Chains, gaussian_of, reported_chains, unvisited_tails
 from ..samplers.conditional import ConditionalGaussian
 from ..samplers.tilted import settle
-from ..samplers.walls import Support, support_of
+from ..samplers.walls import Support
 from .methods import SOLVERS
-from .view import View, ended_view
-from .walled import draws_within
+from .view import View
+from .walled import within_walls
 
 CHECKS = 0.3  # of the budget, kept for the checks
 FEW = 30  # dimensions
@@ -139,7 +139,7 @@ class Ladder:
             wide = self._solved(view.target, DADVI())
             return None if wide.q is None else self._weighed_step(view, wide, began, used)[0]
         modes = self._solved(view.target, Laplace())
-        within = self._within_walls(modes) if view.back is None and self.target.n_outside else None
+        within = within_walls(self, modes) if view.back is None and self.target.n_outside else None
         if within is not None or modes.q is None:
             return within
         mixture = self._solved(view.target, ModeMixture(), modes)
@@ -155,16 +155,6 @@ class Ladder:
             step.climbed, mixture = "Mass was found that these Gaussians miss.", more
             step, testimony = self._weighed_step(view, mixture, began, used)
         return step
-
-    def _within_walls(self, modes: Solution) -> Step | None:
-        """Where the density ends near its mass: the Gaussians in coordinates that end there, or draws that stay within."""
-        mode = None if modes.q is None else gaussian_of(modes.q).mean
-        self.support = self._unless_spent(support_of, self.target, mode, self.seed)
-        if self.support is None:
-            return None
-        if self.support.ends is not None:
-            return self._gaussians(ended_view(self.target, self.support.ends))
-        return draws_within(self, self.support)
 
     def _weighed_step(self, view: View, solution: Solution, began: float, used: int):
         weighed = self._weigh(view, solution)

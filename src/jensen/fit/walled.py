@@ -1,10 +1,23 @@
-"""The rungs of a density that ends at walls along which there are no simple coordinates."""
+"""The rungs of a density that ends near its mass."""
 
 from typing import Any
 
+from ..algorithms.solver import Solution
+from ..samplers.chains import gaussian_of
 from ..samplers.slices import Slices
-from ..samplers.walls import Support
-from .view import View
+from ..samplers.walls import Support, support_of
+from .view import View, ended_view
+
+
+def within_walls(ladder: Any, modes: Solution) -> Any:
+    """The last step of the Gaussians in coordinates that end at the walls, or of draws that stay within; None: no walls."""
+    mode = None if modes.q is None else gaussian_of(modes.q).mean
+    ladder.support = ladder._unless_spent(support_of, ladder.target, mode, ladder.seed)
+    if ladder.support is None:
+        return None
+    if ladder.support.ends is not None:
+        return ladder._gaussians(ended_view(ladder.target, ladder.support.ends))
+    return draws_within(ladder, ladder.support)
 
 
 def draws_within(ladder: Any, support: Support) -> Any:
