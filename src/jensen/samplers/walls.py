@@ -45,7 +45,7 @@ class Support:
     def sentence(self, names: list[str], most: int = 3) -> str:
         """For the verdict."""
         if self.ends is None:
-            how = "curved" if self.curved else "flat, but too many to end a coordinate each"
+            how = "curved, or with gaps between" if self.curved else "flat, but too many to end a coordinate each"
             return f"The density ends at walls ({how}): fitted by draws that stay within them."
         said = in_words(self.walls, names)
         more = f" and {len(said) - most} more" if len(said) > most else ""
