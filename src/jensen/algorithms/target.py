@@ -85,7 +85,8 @@ class Target:
     Attributes: model: in double precision.   traced: the same as it is compiled.
 
     Definition: u is the model's latent (unconstrained) in one vector. Where the density or its gradient is not finite
-                the value is -inf and the gradient 0: a region of no mass, counted in `n_not_a_number` where it was NaN.
+                the value is -inf and the gradient 0: a region of no mass, counted in `n_not_a_number` where it was NaN,
+                in `n_outside` where it was -inf itself.
     Cost:       one compiled program of a fixed shape, whatever the solver. Without DIFFERENTIABLE the gradient is a
                 central difference: 2 D values.
     Must be made and used under `jax.enable_x64(True)`.
@@ -103,7 +104,7 @@ class Target:
         self.reported = Reported(self.model, self.layout)
         self.budget = budget if budget is not None else Budget.unlimited()
         self.pace = Pace(self.budget, BLOCK)
-        self.evaluations, self.seconds, self.n_not_a_number = 0, 0.0, 0
+        self.evaluations, self.seconds, self.n_not_a_number, self.n_outside = 0, 0.0, 0, 0
         self.highest: tuple[float, np.ndarray | None] = -np.inf, None  # of all points, where the budget has an end
 
     def __call__(
@@ -170,6 +171,7 @@ class Target:
         self.seconds += seconds
         self.budget.spend(len(u))
         self.n_not_a_number += int((np.isnan(value) | (value == np.inf)).sum())
+        self.n_outside += int((value == -np.inf).sum())
         if self.budget.finite and len(value):
             i = int(np.argmax(np.where(np.isfinite(value), value, -np.inf)))
             if np.isfinite(value[i]) and value[i] > self.highest[0]:

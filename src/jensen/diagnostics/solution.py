@@ -40,6 +40,7 @@ class Case:
     improper:  a parameter whose tail has no integral.
     testimony: the witness's, or None if it was not heard.
     evidence:  of a rung that may be trusted.   spent: the budget ran out.
+    walls:     where the density ends: a "sentence", and what the report shows; empty where it does not.
     """
 
     solution: Solution
@@ -55,6 +56,7 @@ class Case:
     evaluations: int = 0
     searched: Searched | None = None  # for modes
     missed: float = 0.0  # share of the mass in modes that were found, and that the solution has no part in
+    walls: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def judge_solution(case: Case) -> Diagnosis:
@@ -64,6 +66,9 @@ def judge_solution(case: Case) -> Diagnosis:
     if case.improper is not None:
         judge(2, f"The density does not fall off along {case.improper}: the posterior has no finite integral, or "
               "does not identify it. Give it a proper prior, or remove it.")  # fmt: skip
+    if case.walls:
+        details["walls"] = case.walls
+        judge(0, case.walls["sentence"])
     {"none": _uncorrected, "importance": _importance, "chains": _chains}[s.corrected](judge, case, details)
     undetermined(judge, case.marginals)
     if w.undefined > 0:
@@ -216,6 +221,8 @@ def _chains(judge: Judgement, case: Case, details: dict) -> None:
         graded(c["halves"], max(0.1, few), max(0.3, few)),
         f"First and second half of the chains differ by {c['halves']:.2f} sd.",
     )
+    if "stein" not in c:
+        return judge(0, "Stein's identities do not hold at walls: the chains are judged by how they agree.")
     level = graded(c["stein"], *(max(s, c.get("stein_by_chance", 0.0)) for s in STEIN))
     judge(level, f"Stein's identities hold up to {c['stein']:.1f} standard errors"
           + (f" ({name('stein_worst')}): the chains do not enter a region they come close to (a narrow neck, an edge). "
@@ -243,6 +250,7 @@ def _search(judge: Judgement, case: Case, details: dict) -> None:
     """What was searched for modes; what it missed nobody can say, but what it would have seen."""
     s = case.searched
     if s is None:
+        judge(0, "No search for modes was made beside the annealed particles.")
         return
     details["search"] = {
         "starts": s.starts, "ascents": s.ascents, "rounds": s.rounds, "evaluations": s.evaluations, "modes": len(s.modes),

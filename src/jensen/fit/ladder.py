@@ -31,8 +31,10 @@ from ..samplers.chains import Chains, gaussian_like, gaussian_of, reported_chain
 from ..samplers.conditional import ConditionalGaussian
 from ..samplers.nested import NestedLaplace
 from ..samplers.tilted import settle
+from ..samplers.walls import Support
 from .methods import SOLVERS
 from .view import View, learned_view
+from .walled import within_walls
 
 CHECKS = 0.3  # of the budget, kept for the checks
 FEW = 30  # dimensions
@@ -83,6 +85,7 @@ class Ladder:
         self.steps: list[Step] = []
         self.searches: dict[str, Searched] = {}  # for modes, by the labels of views
         self.improper: str | None = None
+        self.support: Support | None = None  # where the density ends, if it does
         self.cut = False  # did the budget end the last method, or its checks?
 
     def climb(self) -> Step | None:
@@ -91,9 +94,12 @@ class Ladder:
         base = self._gaussians(own)
         if base is None:
             return None
+        if self.support is not None and self.support.ends is None:
+            return self.best()  # no method that follows gradients stays within such walls
+        own = base.view
         views = [(own, self._corrected(own, base))]
         for make in (self.other, lambda: learned_view(self.target, gaussian_of(base.own.q))):
-            if self._more():
+            if self._more() and self.support is None:
                 self._climbs()
                 views += self._unless_spent(self._elsewhere, make) or []
         views.sort(key=lambda v: -_fitness(v[1].weighed))
@@ -149,8 +155,9 @@ class Ladder:
             self.improper = self._improper(view, wide)
             return self._weighed_step(view, wide, self._weigh(view, wide), began, used)[0]
         modes = self._solved(view.target, Laplace())
-        if modes.q is None:
-            return None
+        within = within_walls(self, modes) if view.back is None and self.target.n_outside else None
+        if within is not None or modes.q is None:
+            return within
         mixture = self._solved(view.target, ModeMixture(), modes)
         mixture, weighed = self._searched(view, mixture)
         step, testimony = self._weighed_step(view, mixture, weighed, began, used)
@@ -435,6 +442,7 @@ class Ladder:
             at_home, home_weighed, self.target.names, marginals, move,
             self.improper, testimony, solution.evidence, None if view.back is None else weighed,
             self.cut or self.target.budget.spent, self.target.budget.used - used, *self._modes(view, solution),
+            {} if self.support is None else self.support.told(self.target.names),
         )  # fmt: skip
         diagnosis = judge_solution(case)
         reliable = diagnosis.verdict is Verdict.RELIABLE and not self.target.budget.spent

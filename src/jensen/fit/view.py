@@ -15,7 +15,9 @@ from ..algorithms.solver import Solution
 from ..algorithms.target import Target
 from ..models.mapped import Mapped
 from ..samplers.chains import agreement
+from ..samplers.ends import Ended, Ends
 from ..samplers.scales import conditional_precision
+from ..tree import Frozen
 
 LEVELS = 3  # of scales of scales
 BLOCK = 1024
@@ -55,6 +57,12 @@ class View:
                 np.where(np.isfinite(log_p), value, -np.inf),
                 log_q + np.where(np.isfinite(value) & np.isfinite(log_p), value - log_p, 0.0),
             )
+
+
+def ended_view(target: Target, ends: Ends) -> View:
+    """The same posterior in coordinates that end at its walls."""
+    own = Target(Ended(target.model, Frozen(ends)), target.batch.rows, target.budget)
+    return View(own, ends.host, "walled ")
 
 
 def other_view(target: Target) -> View | None:
