@@ -197,25 +197,23 @@ class Ladder:
 
     def _followed(self, view: View) -> Step | None:
         """A mixture with the modes that the last witness's particles lead to, and chains in each; None if to none."""
-        last, found = self.steps[-1], self.searches.get(view.label)
-        mixture = next((s.own for s in self.steps[::-1] if s.view is view and "fitted" in s.own.findings), None)
-        if (
-            found is None
-            or last.testimony is None
-            or not len(last.testimony.leads)
-            or mixture is None
-            or not self._more()
-        ):
+        testimony, found, last = self.steps[-1].testimony, self.searches.get(view.label), self._mixture(view)
+        if found is None or testimony is None or not len(testimony.leads) or last is None or not self._more():
             return None
         began, used = self._now()
-        new = follow(view.target, found, last.testimony.leads[:BLOCK], self.seed)
+        new = follow(view.target, found, testimony.leads[:BLOCK], self.seed)
         if not new:
             return None
         self._climbs()
         gaussians = [m.gaussian for m in sorted(new, key=lambda m: -m.log_z)]
-        more = ModeMixture().extended(view.target, mixture, gaussians, self.seed)
+        more = ModeMixture().extended(view.target, last.own, gaussians, self.seed)
         step = self._weighed_step(view, more, self._weigh(view, more), began, used)[0]
         return (self._bridged(view, step) or step) if self._more() else step
+
+    def _mixture(self, view: View) -> Step | None:
+        """The last of this view's Gaussians."""
+        made = lambda s: s.view is view and "fitted" in s.own.findings and isinstance(s.own.q, Gaussian | Mixture)
+        return next((s for s in self.steps[::-1] if made(s)), None)
 
     def _weighed_step(self, view: View, solution: Solution, weighed: Weighted, began: float, used: int):
         # where the weights have failed anyway a witness only helps to find modes, and costs most in many dimensions
@@ -314,7 +312,7 @@ class Ladder:
 
     def _bridged(self, view: View, base: Step) -> Step | None:
         """Where there are modes: chains in each, and what each holds."""
-        found = self.searches.get(view.label)
+        found, base = self.searches.get(view.label), self._mixture(view) or base
         if found is None or sum(m.maximum for m in found.modes) < 2:
             return None
         step = self._run(view, "hmc in each mode", BridgedModes(), base)
