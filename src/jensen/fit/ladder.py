@@ -26,6 +26,7 @@ from ..diagnostics.verdict import ESS_USABLE, KHAT_USABLE, Diagnosis, Verdict
 from ..diagnostics.witness import Testimony, call_witness
 from ..samplers.chains import Chains, gaussian_of, reported_chains, unvisited_tails
 from ..samplers.conditional import ConditionalGaussian
+from ..samplers.nuts import NUTS
 from ..samplers.tilted import settle
 from .methods import SOLVERS
 from .view import View
@@ -100,7 +101,7 @@ class Ladder:
                     return self.best()
                 base = self._unless_spent(rung, view, base) or base
         if self._more():
-            self._unless_spent(self._careful)
+            self._unless_spent(self._last)
         return self.best()
 
     def single(self, solver: AbstractSolver, name: str) -> Step | None:
@@ -248,12 +249,11 @@ class Ladder:
             return None
         return self._run(view, "conditional-gaussian + hmc", Chains(most=120), base)
 
-    def _careful(self) -> None:
-        """Long chains with small steps, from the best chains so far that moved in Gaussian coordinates."""
-        chains = [s for s in self.steps if s.name.endswith("hmc") and "conditional" not in s.name]
-        if chains:
-            base = min(chains, key=lambda s: s.diagnosis.details["faults"])
-            self._run(base.view, "long hmc", Chains.careful(), base)
+    def _last(self) -> None:
+        """The reference sampler, from the best step so far: it goes on until it is right, or its patience is at an end."""
+        able = [s for s in self.steps if s.own.q is not None and "no_warp" not in s.own.findings]
+        base = min(able, key=lambda s: s.diagnosis.details["faults"])
+        self._run(base.view, "nuts", NUTS(), base)
 
     def _climbs(self) -> None:
         """Notes why the last rung was not the last."""
