@@ -268,7 +268,7 @@ class Ladder:
             solution = self._solved(view.target, solver, start)
         except np.linalg.LinAlgError:  # a covariance beyond what double precision resolves: the rungs below stand
             return None
-        if solution is start or solution.draws is None or "no_warp" in solution.findings:
+        if solution.draws is None or solution.draws is start.draws or "no_warp" in solution.findings:
             return None
         weighed = solution.findings.get("weighted") if solution.corrected == "importance" else None
         weighed = weighed or self._weigh(view, solution)

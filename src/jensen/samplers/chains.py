@@ -89,17 +89,10 @@ class Chains(AbstractSolver):
         accept: float = ACCEPT,
         trajectory: float = TRAJECTORY,
         cap: int = MAX_LEAPFROG,
-        diagonal: bool = False,
     ):
         self.name, self.least, self.most = kind, least, most  # least, most: in segments
         self.chains = n_chains
-        self.accept, self.trajectory, self.cap, self.diagonal = accept, trajectory, cap, diagonal
-
-    @classmethod
-    def careful(cls) -> "Chains":
-        """Small steps, long trajectories, many iterations, no correlations in the metric: for curved posteriors, where
-        pooled correlations mislead."""
-        return cls("hmc", most=240, accept=0.95, trajectory=4.0, cap=256, diagonal=True)
+        self.accept, self.trajectory, self.cap = accept, trajectory, cap
 
     def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         from ..algorithms.mixture import gaussians
@@ -125,7 +118,7 @@ class Chains(AbstractSolver):
             x = start.draws.reshape(*start.findings["shape"], target.dim)
             u = x[-1][np.arange(self.n_chains) % x.shape[1]]
             pooled = x[len(x) // 2 :].reshape(-1, target.dim)
-            return self._pooled(pooled, gaussian_of(start.q)), u
+            return pooled_gaussian(pooled, gaussian_of(start.q)), u
         base = start.q if isinstance(start.q, Warped) else gaussian_of(start.q)
         return base, initial_points(target, start.q, self.n_chains, seed)
 
@@ -153,12 +146,9 @@ class Chains(AbstractSolver):
 
     def relearn(self, state: State, u: Float[np.ndarray, "n D"]) -> None:
         current = state.base.apply(state.z)
-        state.base = self._pooled(u, state.base)
+        state.base = pooled_gaussian(u, state.base)
         state.transport = Affine.of(state.base)
         state.z = state.base.whiten(current)
-
-    def _pooled(self, u: Float[np.ndarray, "n D"], old: Gaussian) -> Gaussian:
-        return pooled_gaussian(u, Gaussian(old.mean, old.sd) if self.diagonal else old)
 
     def collect(self, sampler: Sampler, state: State, rng: np.random.Generator) -> tuple[str, dict]:
         checks: dict[str, Any] = {}

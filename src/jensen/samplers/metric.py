@@ -7,7 +7,7 @@ from ..algorithms.low_rank import LowRankGaussian
 
 CUTOFF = 1.6  # of an eigenvalue, or its inverse: directions nearer to 1 stay as they are
 COLUMNS = 64  # most of them
-OWN = 5.0  # draws that a unit covariance counts for
+OWN = 1.0  # draws that a unit covariance counts for
 FLAT = 1e-9  # of the largest singular value: directions in which draws do not differ
 
 
@@ -33,14 +33,12 @@ def geometric_mean(a: Float[np.ndarray, "k k"], b: Float[np.ndarray, "k k"]) -> 
     return inverse @ ((vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T) @ inverse
 
 
-def fisher_metric(
-    x: Float[np.ndarray, "n D"], g: Float[np.ndarray, "n D"], columns: int = COLUMNS
-) -> LowRankGaussian:
+def fisher_metric(x: Float[np.ndarray, "n D"], g: Float[np.ndarray, "n D"], columns: int = COLUMNS) -> LowRankGaussian:
     """A diagonal and a few directions: what minimises the Fisher divergence to draws x with gradients g.
 
     Definition: scaled by `fisher_scale`; in the space that draws and gradients span, the geometric mean of the draws'
                 covariance and the inverse of the gradients'; of its eigenvectors those with eigenvalues beyond CUTOFF.
-                Of a Gaussian it is exact from D + 1 draws, but for those eigenvalues.
+                Of a Gaussian it is nearly exact from D + 1 draws, but for the other eigenvalues.
     Cost:       n^2 D operations, or n D^2.
     Reference:  Seyboldt, Carlson and Carpenter (2026), algorithm 1.  [seyboldt2026fisher]
     """

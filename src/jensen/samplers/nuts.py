@@ -14,10 +14,10 @@ from ..algorithms.mixture import gaussians
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
 from ..compiled import key_for
-from .chains import KEPT, agreement, enough, initial_points, longest_run, stein_scores
+from .chains import agreement, enough, initial_points, longest_run, stein_scores
 from .metric import COLUMNS, fisher_metric
 from .transport import LowRank
-from .trees import DEEPEST, ROOM, Chain, Run, Trees, started
+from .trees import Chain, Run, Trees, started
 
 N_CHAINS = 8
 PIECES = 2  # of each chain, taken for chains of their own where errors are judged
@@ -133,7 +133,7 @@ class NUTS(AbstractSolver):
                 run = self.step(trees, walk, adapting=True)
                 inside = np.arange(run.u.shape[1]) < run.n[:, None]
                 u.append(run.u[inside])
-                g.append(unpulled(walk.metric, run.g[inside]))
+                g.append(walk.metric.unpull(run.g[inside]))
                 n += len(u[-1])
             here, dual = walk.metric.apply(np.asarray(walk.chains.draw.z)), walk.chains.dual
             log_step = float(np.mean(dual.mean))
@@ -149,6 +149,8 @@ class NUTS(AbstractSolver):
             while True:
                 walk.keep(self.step(trees, walk, adapting=False))
                 impatient = not budget.finite and budget.used > self.patience
+                if walk.length < 2 * PIECES:
+                    continue
                 if walk.length >= looked or impatient or budget.spent:
                     checks = self.checks(trees.target, walk)
                     looked = math.ceil(1.3 * walk.length)
@@ -181,7 +183,13 @@ class NUTS(AbstractSolver):
         if why in ENDED:
             findings["notes"] = [(1, ENDED[why].format(target.budget.used - self.begun))]
         return Solution(
-            start.q, why, x.reshape(-1, target.dim), log_p, corrected="chains", evidence=start.evidence, findings=findings
+            start.q,
+            why,
+            x.reshape(-1, target.dim),
+            log_p,
+            corrected="chains",
+            evidence=start.evidence,
+            findings=findings,
         )
 
 
@@ -201,15 +209,12 @@ def learned(target: Target, draws: Float[np.ndarray, "n D"]) -> LowRankGaussian:
     return fisher_metric(draws[inside], g[inside])
 
 
-def unpulled(q: LowRankGaussian, g: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n D"]:
-    """R^-T g: the inverse of `q.pull`."""
-    return q._mixed(g, 1 / q.core) / q.scale
-
-
 def stalled(past: list[tuple[int, float, float, float]]) -> bool:
     """Is nothing better than when half of the gradients were spent? past: (gradients, two effective numbers, R-hat - 1)."""
     used, *worth, rhat = past[-1]
     before = [p for p in past if p[0] <= used / 2]
     if not before:
         return False
-    return rhat > before[-1][3] / GROWTH and all(w < GROWTH * old for w, old in zip(worth, before[-1][1:3], strict=True))
+    return rhat > before[-1][3] / GROWTH and all(
+        w < GROWTH * old for w, old in zip(worth, before[-1][1:3], strict=True)
+    )
