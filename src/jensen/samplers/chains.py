@@ -164,7 +164,8 @@ class Chains(AbstractSolver):
             if i + 1 >= looked:
                 looked = min(math.ceil(1.3 * (i + 1)), last)
                 checks = convergence(state.kept, sampler.target.names)
-                if enough(checks, slack) and (i + 1 >= last or self.settled(sampler.target, state.kept)):
+                x = np.concatenate([s.u for s in state.kept])
+                if enough(checks, slack) and (i + 1 >= last or settled(sampler.target, x)):
                     return "converged", checks
                 if enough(checks, slack) and last == self.most:
                     last = min(self.most, DRAWN_ON * (i + 1))
@@ -180,13 +181,6 @@ class Chains(AbstractSolver):
         spent, why = sampler.target.budget.spent, "converged" if enough(checks, slack) else "stalled"
         return ("budget" if spent else why), checks
 
-    def settled(self, target: Target, kept: list[Segment]) -> bool:
-        """Are the reported means and sds settled, or out of reach of a few times the draws?"""
-        x = np.concatenate([s.u for s in kept])
-        m = marginals.of_chains(reported_chains(target, x), target.reported.names)
-        factor = np.max(np.square(m.errors()) / marginals.SETTLED**2, axis=0)
-        return not ((m.undetermined > 0) & (factor < DRAWN_ON)).any()
-
     def result(self, target: Target, start: Solution, state: State, why: str, checks: dict) -> Solution:
         x = np.concatenate([s.u for s in state.kept])  # (T, C, D)
         log_p = np.concatenate([s.log_p for s in state.kept]).reshape(-1)
@@ -194,6 +188,13 @@ class Chains(AbstractSolver):
         u = x.reshape(-1, target.dim)
         findings = {**start.findings, "chains": checks, "shape": x.shape[:2]}
         return Solution(start.q, why, u, log_p, corrected="chains", evidence=start.evidence, findings=findings)
+
+
+def settled(target: Target, x: Float[np.ndarray, "T C D"]) -> bool:
+    """Are the reported means and sds settled, or out of reach of a few times the draws?"""
+    m = marginals.of_chains(reported_chains(target, x), target.reported.names)
+    factor = np.max(np.square(m.errors()) / marginals.SETTLED**2, axis=0)
+    return not ((m.undetermined > 0) & (factor < DRAWN_ON)).any()
 
 
 def reported_chains(target: Target, x: Float[np.ndarray, "T C D"]) -> Float[np.ndarray, "T C Q"]:

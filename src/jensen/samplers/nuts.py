@@ -14,7 +14,7 @@ from ..algorithms.mixture import gaussians
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
 from ..compiled import key_for
-from .chains import agreement, enough, initial_points, longest_run, stein_scores
+from .chains import DRAWN_ON, KEPT, agreement, enough, initial_points, longest_run, settled, stein_scores
 from .metric import COLUMNS, fisher_metric
 from .transport import LowRank
 from .trees import Chain, Run, Trees, started
@@ -24,54 +24,60 @@ PIECES = 2  # of each chain, taken for chains of their own where errors are judg
 ACCEPT = 0.9
 WINDOWS = 15, 25, 50, 100  # draws a chain, after each of which the metric is learned anew; then the step size alone
 SETTLING = 50
-LEAST = 100  # draws a chain
+LEAST, FEWEST = 100, 4 * PIECES  # draws a chain: before errors are looked at, and to be judged at all
 LEARNED_FROM = 512  # draws of the rung below, and their gradients
 SLACK = 1.15  # times the standard errors at which chains of HMC stop
-PATIENCE, AT_LEAST = 10, 1_000_000  # gradients: in those of all rungs below
+PATIENCE, AT_LEAST = 10, 500_000  # gradients: in those of all rungs below
 GROWTH = 1.15  # in an effective number of draws, while the gradients double
 SECONDS, FIRST = 0.5, 64  # a call; leapfrogs of the first
 ENDED = {
-    "patience": "The chains were ended after {:,} gradients, the default patience (ten times what came before, or a "
-    "million), while they still got better: budget='seconds:600' lets them go on.",
+    "patience": "The chains were ended after {:,} gradients, the default patience (ten times what came before, or half "
+    "a million), while they still got better: budget='seconds:600' lets them go on.",
     "stalled": "The second half of the chains' {:,} gradients made nothing better.",
 }
 
 
 @dataclasses.dataclass
 class Walk:
-    """Chains on their way: metric, state, and the draws of each that are kept."""
+    """Chains on their way: metric, state, and of each chain the draws that are kept (every `stride`-th) and its moves."""
 
     metric: LowRankGaussian
     chains: Chain
     key: Any
-    u: list[list[np.ndarray]]
-    log_p: list[list[np.ndarray]]
-    moved: list[list[np.ndarray]]
+    u: list[np.ndarray]
+    log_p: list[np.ndarray]
+    moved: list[np.ndarray]
     diverged: int = 0
     accepted: float = 0.0
-    n: int = 0  # transitions, of all chains
     stride: int = 1
 
+    @classmethod
+    def begun(cls, metric: LowRankGaussian, at: Float[np.ndarray, "C D"], step: float, key: Any) -> "Walk":
+        """Nothing is kept yet."""
+        none = [[np.zeros((0, *s)) for _ in at] for s in ((at.shape[1],), (), ())]
+        return cls(metric, started(metric.whiten(at), step), key, none[0], none[1], [m.astype(bool) for m in none[2]])
+
     def keep(self, run: Run) -> None:
-        rows = [np.arange(n) for n in run.n]
-        for mine, found in ((self.u, run.u), (self.log_p, run.log_p), (self.moved, run.moved)):
-            for chain, a, i in zip(mine, found, rows, strict=True):
-                chain.append(a[i])
-        inside = np.arange(run.u.shape[1]) < run.n[:, None]
-        self.n += int(run.n.sum())
-        self.diverged += int(run.diverged[inside].sum())
-        self.accepted += float(run.accepted[inside].sum())
+        for c, n in enumerate(run.n):
+            rows = np.arange(n)[(len(self.moved[c]) + np.arange(n)) % self.stride == 0]
+            self.u[c] = np.concatenate([self.u[c], run.u[c, rows]])
+            self.log_p[c] = np.concatenate([self.log_p[c], run.log_p[c, rows]])
+            self.moved[c] = np.concatenate([self.moved[c], run.moved[c, :n]])
+            self.diverged += int(run.diverged[c, :n].sum())
+            self.accepted += float(run.accepted[c, :n].sum())
+        if sum(u.size for u in self.u) > KEPT:
+            self.stride *= 2
+            self.u, self.log_p = [u[::2].copy() for u in self.u], [v[::2].copy() for v in self.log_p]
 
     @property
-    def length(self) -> int:
-        """Draws that each chain has at least."""
-        return min(sum(len(a) for a in chain) for chain in self.u)
+    def iterations(self) -> int:
+        """That each chain has at least."""
+        return min(len(m) for m in self.moved)
 
-    def pieces(self, of: list[list[np.ndarray]], k: int) -> np.ndarray:
-        """(T, k C, ...): as many draws of each chain, cut into k pieces that lie side by side."""
-        size = self.length // k
-        whole = [np.concatenate(chain)[: k * size] for chain in of]
-        return np.stack([a[i * size : (i + 1) * size] for i in range(k) for a in whole], 1)
+    def pieces(self, of: list[np.ndarray]) -> np.ndarray:
+        """(T, PIECES C, ...): as many draws of each chain, cut into pieces that lie side by side."""
+        size = min(len(a) for a in of) // PIECES
+        return np.stack([a[i * size : (i + 1) * size] for i in range(PIECES) for a in of], 1)
 
 
 class NUTS(AbstractSolver):
@@ -81,7 +87,7 @@ class NUTS(AbstractSolver):
                 diagonal and a few directions, `samplers/metric.py`) from the rung below, then from the pooled draws of
                 windows of 15, 25, 50 and 100 iterations, before 50 in which only the step size is adapted. Then it
                 runs until the standard errors and R-hat suffice, or no longer get better.
-    Cost:       without a budget at most ten times the gradients of all rungs below, or a million, whichever is more
+    Cost:       without a budget at most ten times the gradients of all rungs below, or half a million, whichever is more
                 (a default patience, named by the verdict where it ends the chains); else what the budget leaves.
     Errors:     IncompatibleComposition for a density without derivatives.
     Reference:  Hoffman and Gelman (2014); Betancourt (2017), appendix A; Phan, Pradhan and Jankowiak (2019), for trees
@@ -101,12 +107,11 @@ class NUTS(AbstractSolver):
         self.patience = self.begun + max(PATIENCE * self.begun, self.at_least)
         trees = Trees(target)
         draws = earlier(target, start, seed)
-        if len(draws) < 2:
-            return dataclasses.replace(start, why="diverged")
         metric = learned(target, draws)
+        if metric is None:
+            return dataclasses.replace(start, why="diverged")
         at = draws[np.linspace(0, len(draws) - 1, self.n_chains).astype(int)]
-        chains = started(metric.whiten(at), min(1.0, target.dim**-0.25))
-        walk = Walk(metric, chains, key_for(seed, "nuts"), *([[] for _ in at] for _ in range(3)))
+        walk = Walk.begun(metric, at, min(1.0, target.dim**-0.25), key_for(seed, "nuts"))
         self.warm(trees, walk)
         why, checks = self.collect(trees, walk)
         return self.result(target, start, walk, why, checks)
@@ -143,19 +148,20 @@ class NUTS(AbstractSolver):
 
     def collect(self, trees: Trees, walk: Walk) -> tuple[str, dict[str, Any]]:
         """(how it ended, what is known of the chains)."""
-        budget, looked, past = trees.target.budget, LEAST, []
-        checks: dict[str, Any] = {}
+        budget, looked, sufficed, past = trees.target.budget, LEAST, 0, []
         try:
             while True:
                 walk.keep(self.step(trees, walk, adapting=False))
                 impatient = not budget.finite and budget.used > self.patience
-                if walk.length < 2 * PIECES:
+                if walk.iterations < FEWEST:
                     continue
-                if walk.length >= looked or impatient or budget.spent:
+                if walk.iterations >= looked or impatient or budget.spent:
                     checks = self.checks(trees.target, walk)
-                    looked = math.ceil(1.3 * walk.length)
+                    looked = math.ceil(1.3 * walk.iterations)
                     if enough(checks, SLACK):
-                        return "converged", checks
+                        sufficed = sufficed or walk.iterations
+                        if walk.iterations >= DRAWN_ON * sufficed or settled(trees.target, walk.pieces(walk.u)):
+                            return "converged", checks
                     if budget.spent or impatient:
                         return "budget" if budget.spent else "patience", checks
                     past.append((budget.used, checks["se_mean"] ** -2, checks["se_sd"] ** -2, checks["rhat"] - 1))
@@ -165,19 +171,19 @@ class NUTS(AbstractSolver):
             why = "budget"
         except KeyboardInterrupt:
             why = "interrupted"
-        if walk.length < 2 * PIECES:
+        if walk.iterations < FEWEST:
             raise OutOfBudget
         return why, self.checks(trees.target, walk)
 
     def checks(self, target: Target, walk: Walk) -> dict[str, Any]:
-        runs = np.stack([np.concatenate(m)[: walk.length] for m in walk.moved], 1)
-        return agreement(walk.pieces(walk.u, PIECES), target.names) | {
-            "stuck": int(longest_run(~runs)), "accepted": walk.accepted / walk.n, "diverged": walk.diverged / walk.n,
-            "iterations": len(runs),
+        moved, n = np.stack([m[: walk.iterations] for m in walk.moved], 1), sum(len(m) for m in walk.moved)
+        return agreement(walk.pieces(walk.u), target.names) | {
+            "stuck": int(longest_run(~moved)), "accepted": walk.accepted / n, "diverged": walk.diverged / n,
+            "iterations": len(moved),
         }  # fmt: skip
 
     def result(self, target: Target, start: Solution, walk: Walk, why: str, checks: dict[str, Any]) -> Solution:
-        x, log_p = walk.pieces(walk.u, PIECES), walk.pieces(walk.log_p, PIECES).reshape(-1)
+        x, log_p = walk.pieces(walk.u), walk.pieces(walk.log_p).reshape(-1)
         checks = checks | stein_scores(target, x)
         findings = {**start.findings, "chains": checks, "shape": x.shape[:2]}
         if why in ENDED:
@@ -203,10 +209,11 @@ def earlier(target: Target, start: Solution, seed: int) -> Float[np.ndarray, "n 
     return flat[rng.choice(len(flat), min(LEARNED_FROM, len(flat)), replace=False)]
 
 
-def learned(target: Target, draws: Float[np.ndarray, "n D"]) -> LowRankGaussian:
+def learned(target: Target, draws: Float[np.ndarray, "n D"]) -> LowRankGaussian | None:
+    """The metric of these draws; None where fewer than two are in the support."""
     value, g = target(draws)
     inside = np.isfinite(value)
-    return fisher_metric(draws[inside], g[inside])
+    return None if inside.sum() < 2 else fisher_metric(draws[inside], g[inside])
 
 
 def stalled(past: list[tuple[int, float, float, float]]) -> bool:
