@@ -21,7 +21,8 @@ from .trees import Chain, Run, Trees, started
 
 N_CHAINS = 8
 PIECES = 2  # of each chain, taken for chains of their own where errors are judged
-ACCEPT = 0.9
+ACCEPT, MOST_ACCEPT = 0.9, 0.98  # of the proposals: half of the rest is won where more than a few of them diverge
+DIVERGENT = 0.005
 WINDOWS = 15, 25, 50, 100  # draws a chain, after each of which the metric is learned anew; then the step size alone
 SETTLING = 50
 LEAST, FEWEST = 100, 4 * PIECES  # draws a chain: before errors are looked at, and to be judged at all
@@ -47,15 +48,17 @@ class Walk:
     u: list[np.ndarray]
     log_p: list[np.ndarray]
     moved: list[np.ndarray]
+    wanted: float  # acceptance
     diverged: int = 0
     accepted: float = 0.0
     stride: int = 1
 
     @classmethod
-    def begun(cls, metric: LowRankGaussian, at: Float[np.ndarray, "C D"], step: float, key: Any) -> "Walk":
+    def begun(cls, metric: LowRankGaussian, at: Float[np.ndarray, "C D"], wanted: float, key: Any) -> "Walk":
         """Nothing is kept yet."""
         none = [[np.zeros((0, *s)) for _ in at] for s in ((at.shape[1],), (), ())]
-        return cls(metric, started(metric.whiten(at), step), key, none[0], none[1], [m.astype(bool) for m in none[2]])
+        chains = started(metric.whiten(at), min(1.0, at.shape[1] ** -0.25))
+        return cls(metric, chains, key, none[0], none[1], [m.astype(bool) for m in none[2]], wanted)
 
     def keep(self, run: Run) -> None:
         for c, n in enumerate(run.n):
@@ -83,10 +86,11 @@ class Walk:
 class NUTS(AbstractSolver):
     """The No-U-Turn sampler: 8 chains from the rung below, with a metric learned from draws and gradients.
 
-    Definition: multinomial trees with the generalised U-turn criterion; the step size by dual averaging; the metric (a
-                diagonal and a few directions, `samplers/metric.py`) from the rung below, then from the pooled draws of
-                windows of 15, 25, 50 and 100 iterations, before 50 in which only the step size is adapted. Then it
-                runs until the standard errors and R-hat suffice, or no longer get better.
+    Definition: multinomial trees with the generalised U-turn criterion; the step size by dual averaging, the smallest of
+                all chains', for more acceptance where proposals diverge; the metric (a diagonal and a few directions,
+                `samplers/metric.py`) from the rung below, then from the pooled draws of windows of 15, 25, 50 and 100
+                iterations, before 50 in which only the step size is adapted. Then it runs until the standard errors
+                and R-hat suffice, or no longer get better.
     Cost:       without a budget at most ten times the gradients of all rungs below, or half a million, whichever is more
                 (a default patience, named by the verdict where it ends the chains); else what the budget leaves.
     Errors:     IncompatibleComposition for a density without derivatives.
@@ -111,7 +115,7 @@ class NUTS(AbstractSolver):
         if metric is None:
             return dataclasses.replace(start, why="diverged")
         at = draws[np.linspace(0, len(draws) - 1, self.n_chains).astype(int)]
-        walk = Walk.begun(metric, at, min(1.0, target.dim**-0.25), key_for(seed, "nuts"))
+        walk = Walk.begun(metric, at, self.accept, key_for(seed, "nuts"))
         self.warm(trees, walk)
         why, checks = self.collect(trees, walk)
         return self.result(target, start, walk, why, checks)
@@ -126,22 +130,24 @@ class NUTS(AbstractSolver):
             raise OutOfBudget
         walk.key, key = jr.split(walk.key)
         columns = min(COLUMNS, t.dim)
-        run = trees.run(LowRank.of(walk.metric, columns), walk.chains, key, self.accept, adapting, int(min(most, room)))
+        run = trees.run(LowRank.of(walk.metric, columns), walk.chains, key, walk.wanted, adapting, int(min(most, room)))
         walk.chains = run.chains
         return run
 
     def warm(self, trees: Trees, walk: Walk) -> None:
         """Raises: OutOfBudget; what it learned from is no draw of the posterior."""
         for window in (*WINDOWS, SETTLING):
-            u, g, n = [], [], 0
+            u, g, n, diverged = [], [], 0, 0
             while n < window * self.n_chains:
                 run = self.step(trees, walk, adapting=True)
                 inside = np.arange(run.u.shape[1]) < run.n[:, None]
                 u.append(run.u[inside])
                 g.append(walk.metric.unpull(run.g[inside]))
-                n += len(u[-1])
+                n, diverged = n + len(u[-1]), diverged + int(run.diverged[inside].sum())
             here, dual = walk.metric.apply(np.asarray(walk.chains.draw.z)), walk.chains.dual
-            log_step = float(np.mean(dual.mean))
+            log_step = float(np.min(dual.mean))  # a chain in a narrow place would stay there with longer ones
+            if window in WINDOWS[2:] and diverged > DIVERGENT * n:
+                walk.wanted = min(1 - 0.5 * (1 - walk.wanted), MOST_ACCEPT)
             if window != SETTLING:
                 walk.metric = fisher_metric(np.concatenate(u), np.concatenate(g))
             walk.chains = started(walk.metric.whiten(here), math.exp(log_step))
