@@ -18,7 +18,7 @@ from jensen.report.style import TRUTH, VERDICTS, Q, number
 BASES = ["mixture", "natural-gradient", "dadvi"]
 RUNGS = [
     *(f"{base}{end}" for base, end in itertools.product(BASES, ["", " + importance"])),
-    "hmc", "conditional-gaussian", "conditional-gaussian + hmc", "long hmc",
+    "hmc", "conditional-gaussian", "conditional-gaussian + hmc", "nuts",
 ]  # fmt: skip
 
 

@@ -61,6 +61,10 @@ class LowRankGaussian:
         """R^T g: a gradient in whitened coordinates."""
         return self._mixed(g * self.scale, self.core)
 
+    def unpull(self, g: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n D"]:
+        """R^-T g: the inverse of `pull`."""
+        return self._mixed(g, 1 / self.core) / self.scale
+
     def sample(self, rng: np.random.Generator, n: int) -> Float[np.ndarray, "n D"]:
         return self.apply(rng.standard_normal((n, self.dim)))
 

@@ -21,7 +21,7 @@ class Solution:
     draws:    (n, D) that stand for the posterior better than q does, or None: q itself is the answer.
     log_p:    log density at `draws`.   log_q: log q there, if q lives in other coordinates.
     corrected: how the draws came from q: "none", "importance" or "chains".
-    why:      how it ended: "converged" | "budget" | "stalled" | "diverged".
+    why:      how it ended: "converged" | "budget" | "stalled" | "diverged" | "patience" | "interrupted".
     evidence: (estimate of the log of the density's integral, standard error), or None.
     findings: what the verdict should know: numbers and sentences by name.
     """

@@ -232,6 +232,8 @@ def _chains(judge: Judgement, case: Case, details: dict) -> None:
     remedy = ": the posterior has places narrower than the chains' steps (a funnel). Reparameterize." if level else "."
     judge(level, f"A chain rested for at most {c['stuck']} iterations, and {c['diverged']:.1%} of the proposals "
           f"diverged{remedy}")  # fmt: skip
+    for level, sentence in case.solution.findings.get("notes", []):
+        judge(level, sentence)
 
 
 def _witness(judge: Judgement, case: Case, details: dict) -> None:

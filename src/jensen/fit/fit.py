@@ -98,7 +98,8 @@ def fit(
             For an RBM or DBM: "cd", "pcd", "parallel-tempering" (`jensen.fit.energy.fit_energy`, an `EnergyFit`). For
             a mixture, factor analysis, PPCA or a hidden Markov model: "em" (`jensen.em`, an `EMFit`; n_steps are iterations).
         budget: "seconds:30", "evaluations:20000" (of the density with its gradient), or a number of seconds. What is
-            best when it runs out is returned, with its verdict.
+            best when it runs out is returned, with its verdict. None: the ladder's last rung, the No-U-Turn sampler, ends
+            at half a million gradients or ten times those of the rungs below, and says so; with a budget it goes on to its end.
         optimizer: an Optax transformation; a number: Adam with that step size; None: Adam whose step size is chosen on
             a short trial and lowered when progress stalls.
         n_samples: draws a step (a datum).   n_steps: optimiser steps; None: at most 20,000, ending when settled.

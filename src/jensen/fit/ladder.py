@@ -30,6 +30,7 @@ from ..samplers.bridged import BridgedModes
 from ..samplers.chains import Chains, gaussian_like, gaussian_of, reported_chains, unvisited_tails
 from ..samplers.conditional import ConditionalGaussian
 from ..samplers.nested import NestedLaplace
+from ..samplers.nuts import NUTS
 from ..samplers.tilted import settle
 from ..samplers.walls import Support
 from .methods import SOLVERS
@@ -110,7 +111,7 @@ class Ladder:
                 base = self._unless_spent(rung, view, base) or base
                 base = self._unless_spent(self._followed, view) or base
         if self._more():
-            self._unless_spent(self._careful)
+            self._unless_spent(self._last)
         return self.best()
 
     def single(self, solver: AbstractSolver, name: str) -> Step | None:
@@ -340,12 +341,11 @@ class Ladder:
             return None
         return self._run(view, "conditional-gaussian + hmc", Chains(most=120), base)
 
-    def _careful(self) -> None:
-        """Long chains with small steps, from the best chains so far that moved in Gaussian coordinates."""
-        chains = [s for s in self.steps if s.name.endswith("hmc") and "conditional" not in s.name]
-        if chains:
-            base = min(chains, key=lambda s: s.diagnosis.details["faults"])
-            self._run(base.view, "long hmc", Chains.careful(), base)
+    def _last(self) -> None:
+        """The reference sampler, from the best step so far: it goes on until it is right, or its patience is at an end."""
+        able = [s for s in self.steps if s.own.q is not None and "no_warp" not in s.own.findings]
+        base = min(able, key=lambda s: s.diagnosis.details["faults"])
+        self._run(base.view, "nuts", NUTS(), base)
 
     def _climbs(self) -> None:
         """Notes why the last rung was not the last."""
@@ -360,7 +360,7 @@ class Ladder:
             solution = self._solved(view.target, solver, start)
         except np.linalg.LinAlgError:  # a covariance beyond what double precision resolves: the rungs below stand
             return None
-        if solution is start or solution.draws is None or "no_warp" in solution.findings:
+        if solution.draws is None or solution.draws is start.draws or "no_warp" in solution.findings:
             return None
         weighed = solution.findings.get("weighted") if solution.corrected == "importance" else None
         weighed = weighed or self._weigh(view, solution)

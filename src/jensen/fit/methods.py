@@ -13,6 +13,7 @@ from ..algorithms.score_matching import GaussianScoreMatching
 from ..algorithms.solver import AbstractSolver
 from ..samplers.chains import Chains
 from ..samplers.conditional import ConditionalGaussian
+from ..samplers.nuts import NUTS
 
 
 def _smc() -> AbstractSolver:
@@ -32,7 +33,7 @@ SOLVERS: dict[str, Callable[[], AbstractSolver]] = {
     "importance": Importance,
     "conditional-gaussian": ConditionalGaussian,
     "hmc": lambda: Chains("hmc"),
-    "nuts": lambda: Chains("nuts"),
+    "nuts": NUTS,
     "mala": lambda: Chains("mala"),
     "smc": _smc,
 }

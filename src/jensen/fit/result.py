@@ -61,7 +61,7 @@ class Fit:
 
     family:     the fitted q.   model: the model with its trained parameters (None in a fit loaded without it).
     diagnosis:  what was measured.   history: the objective at every step, nats.   why: how the optimisation ended:
-                "converged" | "budget" | "stalled" | "diverged" | "interrupted".   trail: everything that was tried.
+                "converged" | "budget" | "stalled" | "diverged" | "interrupted" | "patience".   trail: all that was tried.
     draws, log_p, log_q: the draws the verdict was made from, unconstrained, leading axis n (n, rows for plated models).
     corrected:  how the draws came from q: "none": drawn from it; "importance": resampled by weights; "chains": by MCMC.
                 Then `family` is these draws, `proposal` the density below them (on flat vectors), and log_q that of

@@ -28,8 +28,8 @@ METHODS = {
     "conditional-gaussian": "A Gaussian in which mean and width of each parameter may depend on those before it, which "
     "follows hierarchies. Its draws are resampled by how much the model prefers each.",
     "hmc": "Hamiltonian Monte Carlo: 64 chains side by side, started from the fitted Gaussian, run until they agree.",
-    "long hmc": "Hamiltonian Monte Carlo with small steps and many iterations, for posteriors with narrow places.",
-    "nuts": "The No-U-Turn sampler: chains side by side, each path as long as it pays, run until they agree.",
+    "nuts": "The No-U-Turn sampler: chains side by side, each path as long as it pays, in coordinates learned from draws "
+    "and slopes, run until they agree.",
     "mala": "Langevin chains side by side: short steps along the slope, run until they agree.",
     "smc": "Sequential Monte Carlo: particles moved from a wide start to the posterior through ever colder densities.",
 }

@@ -18,6 +18,7 @@ RUNG_ENDINGS = {
     "converged": "the last method settled",
     "budget": "the last method used all it may",
     "stalled": "the last method made no more progress",
+    "patience": "the last method was ended by its default patience",
     "diverged": "the last method diverged",
     "interrupted": "interrupted; the best so far",
 }

@@ -90,17 +90,10 @@ class Chains(AbstractSolver):
         accept: float = ACCEPT,
         trajectory: float = TRAJECTORY,
         cap: int = MAX_LEAPFROG,
-        diagonal: bool = False,
     ):
         self.name, self.least, self.most = kind, least, most  # least, most: in segments
         self.chains = n_chains
-        self.accept, self.trajectory, self.cap, self.diagonal = accept, trajectory, cap, diagonal
-
-    @classmethod
-    def careful(cls) -> "Chains":
-        """Small steps, long trajectories, many iterations, no correlations in the metric: for curved posteriors, where
-        pooled correlations mislead."""
-        return cls("hmc", most=240, accept=0.95, trajectory=4.0, cap=256, diagonal=True)
+        self.accept, self.trajectory, self.cap = accept, trajectory, cap
 
     def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         from ..algorithms.mixture import gaussians
@@ -126,7 +119,7 @@ class Chains(AbstractSolver):
             x = start.draws.reshape(*start.findings["shape"], target.dim)
             u = x[-1][np.arange(self.n_chains) % x.shape[1]]
             pooled = x[len(x) // 2 :].reshape(-1, target.dim)
-            return self._pooled(pooled, gaussian_of(start.q)), u
+            return pooled_gaussian(pooled, gaussian_of(start.q)), u
         base = start.q if isinstance(start.q, Warped) else gaussian_of(start.q)
         return base, initial_points(target, start.q, self.n_chains, seed)
 
@@ -154,12 +147,9 @@ class Chains(AbstractSolver):
 
     def relearn(self, state: State, u: Float[np.ndarray, "n D"]) -> None:
         current = state.base.apply(state.z)
-        state.base = self._pooled(u, state.base)
+        state.base = pooled_gaussian(u, state.base)
         state.transport = Affine.of(state.base)
         state.z = state.base.whiten(current)
-
-    def _pooled(self, u: Float[np.ndarray, "n D"], old: Gaussian) -> Gaussian:
-        return pooled_gaussian(u, Gaussian(old.mean, old.sd) if self.diagonal else old)
 
     def collect(self, sampler: Sampler, state: State, rng: np.random.Generator) -> tuple[str, dict]:
         checks: dict[str, Any] = {}
@@ -175,7 +165,8 @@ class Chains(AbstractSolver):
             if i + 1 >= looked:
                 looked = min(math.ceil(1.3 * (i + 1)), last)
                 checks = convergence(state.kept, sampler.target.names)
-                if enough(checks, slack) and (i + 1 >= last or self.settled(sampler.target, state.kept)):
+                x = np.concatenate([s.u for s in state.kept])
+                if enough(checks, slack) and (i + 1 >= last or settled(sampler.target, x)):
                     return "converged", checks
                 if enough(checks, slack) and last == self.most:
                     last = min(self.most, DRAWN_ON * (i + 1))
@@ -191,13 +182,6 @@ class Chains(AbstractSolver):
         spent, why = sampler.target.budget.spent, "converged" if enough(checks, slack) else "stalled"
         return ("budget" if spent else why), checks
 
-    def settled(self, target: Target, kept: list[Segment]) -> bool:
-        """Are the reported means and sds settled, or out of reach of a few times the draws?"""
-        x = np.concatenate([s.u for s in kept])
-        m = marginals.of_chains(reported_chains(target, x), target.reported.names)
-        factor = np.max(np.square(m.errors()) / marginals.SETTLED**2, axis=0)
-        return not ((m.undetermined > 0) & (factor < DRAWN_ON)).any()
-
     def result(self, target: Target, start: Solution, state: State, why: str, checks: dict) -> Solution:
         x = np.concatenate([s.u for s in state.kept])  # (T, C, D)
         log_p = np.concatenate([s.log_p for s in state.kept]).reshape(-1)
@@ -205,6 +189,13 @@ class Chains(AbstractSolver):
         u = x.reshape(-1, target.dim)
         findings = {**start.findings, "chains": checks, "shape": x.shape[:2]}
         return Solution(start.q, why, u, log_p, corrected="chains", evidence=start.evidence, findings=findings)
+
+
+def settled(target: Target, x: Float[np.ndarray, "T C D"]) -> bool:
+    """Are the reported means and sds settled, or out of reach of a few times the draws?"""
+    m = marginals.of_chains(reported_chains(target, x), target.reported.names)
+    factor = np.max(np.square(m.errors()) / marginals.SETTLED**2, axis=0)
+    return not ((m.undetermined > 0) & (factor < DRAWN_ON)).any()
 
 
 def reported_chains(target: Target, x: Float[np.ndarray, "T C D"]) -> Float[np.ndarray, "T C Q"]:

@@ -33,7 +33,7 @@ class Segment(NamedTuple):
 
 @compiled(0, 1, 2)
 def _segment(kind: str, static: Static, layout: Layout, arrays, key_data, z, step_size, n_leapfrog, tempering):
-    from blackjax.mcmc import hmc, mala, nuts
+    from blackjax.mcmc import hmc, mala
 
     model, transport, batch = eqx.combine(arrays, static.tree)
     dim = z.shape[1]
@@ -47,15 +47,13 @@ def _segment(kind: str, static: Static, layout: Layout, arrays, key_data, z, ste
         value, _, log_det = log_p(z)
         return tempering * (value + log_det) - (1 - tempering) * 0.5 * (z**2).sum()
 
-    init = {"hmc": hmc.init, "nuts": nuts.init, "mala": mala.init}[kind]
-    kernel = {"hmc": hmc, "nuts": nuts, "mala": mala}[kind].build_kernel()
+    method = {"hmc": hmc, "mala": mala}[kind]
+    kernel = method.build_kernel()
     metric = jnp.ones(dim)
 
     def one(key, state, step, n):
         if kind == "mala":
             return kernel(key, state, log_density, step)
-        if kind == "nuts":
-            return kernel(key, state, log_density, step, metric)
         return kernel(key, state, log_density, step, metric, n)
 
     def iterate(states, inputs):
@@ -66,7 +64,7 @@ def _segment(kind: str, static: Static, layout: Layout, arrays, key_data, z, ste
         diverged = getattr(info, "is_divergent", jnp.zeros(z.shape[0], bool))
         return states, (states.position, info.acceptance_rate, moved, diverged)
 
-    states = jax.vmap(lambda z: init(z, log_density))(z)
+    states = jax.vmap(lambda z: method.init(z, log_density))(z)
     keys = jr.split(jr.wrap_key_data(key_data), n_leapfrog.shape[0])
     _, (z, accepted, moved, diverged) = jax.lax.scan(iterate, states, (keys, n_leapfrog))
     value, u, _ = jax.lax.map(jax.vmap(log_p), z)
@@ -115,9 +113,7 @@ class Sampler:
         n = self._paid_for(n_leapfrog, len(z))
         if n == 0 or (whole and n < len(n_leapfrog)):
             raise OutOfBudget
-        if self.kind != "hmc" and n < len(
-            n_leapfrog
-        ):  # these do not heed n_leapfrog: one iteration, of a program of its own
+        if self.kind != "hmc" and n < len(n_leapfrog):  # it does not heed n_leapfrog: one iteration, of its own program
             n, n_leapfrog = 1, n_leapfrog[:1]
         n_leapfrog = np.where(np.arange(len(n_leapfrog)) < n, n_leapfrog, 0)  # no leapfrog, no evaluation
         tree = (t.traced, transport, t.batch)
@@ -144,8 +140,6 @@ class Sampler:
         t = self.target
         if not t.budget.finite:
             return len(n_leapfrog)
-        if self.kind == "nuts" and self.price is None:  # a trajectory may be any length
-            return 0 if t.budget.overdrawn else 1
         price = t.pace.price if self.price is None else self.price
         cost = n_chains * np.cumsum(n_leapfrog) + (0 if self._called else t.pace.compiling / max(price, 1e-12))
         return int((cost <= t.budget.room(price)).sum())
