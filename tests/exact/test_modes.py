@@ -17,7 +17,7 @@ from jensen.algorithms.mode_search import search_modes
 from jensen.algorithms.modes import Mode, explained, nearest, polished
 from jensen.algorithms.solver import Solution
 from jensen.algorithms.target import Target
-from jensen.fit import ladder
+from jensen.fit import rungs
 from jensen.samplers.bridged import BridgedModes
 from jensen.samplers.chains import Chains
 
@@ -79,7 +79,7 @@ def test_all_modes_are_found_with_what_they_hold(kind, seed):
 
 def test_without_the_search_they_are_missed(monkeypatch):
     """The control of the test above: the same fit, RELIABLE as well, and wrong."""
-    monkeypatch.setattr(ladder, "search_modes", lambda *a: None)
+    monkeypatch.setattr(rungs, "search_modes", lambda *a: None)
     weights, means, widths = far_apart(0)
     fit = jn.fit(mixture(weights, means, widths), seed=0, progress=False)
     assert (found_shares(fit, means, widths) == 0).sum() >= 2

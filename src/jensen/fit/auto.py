@@ -27,10 +27,11 @@ from ..models.base import AbstractModel
 from ..tree import Layout, split_trainable
 from . import defaults
 from .iterated import ITERATED
-from .ladder import Ladder, Step
+from .ladder import Ladder
 from .nowhere import at_fault, unreachable
 from .progress import steps_shown
 from .result import Attempt, Fit
+from .rungs import Step
 from .view import other_view
 
 KEPT = 0.5  # of what is left of the budget: for the draws that are kept of a q that is the answer itself

@@ -1,0 +1,261 @@
+"""One rung of the ladder: a method tried in some coordinates, weighed, looked at and judged."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..algorithms.budget import OutOfBudget
+from ..algorithms.heavy_tails import HeavyTails
+from ..algorithms.importance import Weighted, n_proposals, proposal_of, weigh
+from ..algorithms.low_rank import DENSE
+from ..algorithms.mode_search import Searched, search_modes
+from ..algorithms.solver import AbstractSolver, Solution
+from ..algorithms.target import Target
+from ..diagnostics.marginals import Marginals, Move, moved, of_chains, of_draws, of_weighted
+from ..diagnostics.others import disagreement
+from ..diagnostics.psis import log_sum
+from ..diagnostics.solution import Case, difference, judge_solution
+from ..diagnostics.tails import improper_direction
+from ..diagnostics.verdict import ESS_USABLE, KHAT_USABLE, Diagnosis, Verdict, noted
+from ..diagnostics.witness import Testimony, call_witness, least
+from ..samplers.chains import gaussian_like, gaussian_of, reported_chains, unvisited_tails
+from ..samplers.tilted import settle
+from ..samplers.walls import Support
+from .methods import SOLVERS
+from .view import View
+
+CHECKS = 0.3  # of the budget, kept for the checks
+FEW = 30  # dimensions
+MOST_BLOCKS = 16  # of 64 particles
+USUAL = 0.99  # share of q's draws below whose log-weights a particle is no lead
+PLAIN = 0.02  # by which weights may move a Gaussian that is kept as it is
+MANY_DRAWS = 8  # times as many as are weighed, of a q that is the answer
+RANK = {Verdict.RELIABLE: 2, Verdict.DOUBTFUL: 1, Verdict.UNRELIABLE: 0}
+
+
+@dataclasses.dataclass
+class Step:
+    """One rung that was tried. `solution`, `home` (the weights): in the model's coordinates; `own`, `weighed`: its view's."""
+
+    name: str
+    solution: Solution
+    diagnosis: Diagnosis
+    weighed: Weighted
+    seconds: float
+    evaluations: int
+    own: Solution
+    view: View
+    home: Weighted
+    marginals: Marginals
+    testimony: Testimony | None = None
+    climbed: str = ""  # why it was not the last
+
+
+class Rungs:
+    """What was tried so far, and how another method is tried: it runs, its result is weighed, a witness is heard, what is
+    reported is measured, and all of it is judged.
+
+    Attributes: steps: in order.   searches: for modes, by the labels of views.   improper: a parameter whose tail has no
+                integral.   support: where the density ends, if it does.   cut: did the budget end the last method, or its
+                checks?
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        seed: int,
+        n_draws: int,
+        on_step: Callable[[Step], Any] | None = None,
+        other: Callable[[], View | None] | None = None,
+    ):
+        self.target, self.seed, self.n_draws, self.on_step = target, seed, n_draws, on_step
+        self.other = other or (lambda: None)
+        self.steps: list[Step] = []
+        self.searches: dict[str, Searched] = {}  # for modes, by the labels of views
+        self.improper: str | None = None
+        self.support: Support | None = None  # where the density ends, if it does
+        self.cut = False  # did the budget end the last method, or its checks?
+
+    def best(self) -> Step:
+        ranked = [(RANK[s.diagnosis.verdict], -s.diagnosis.details["faults"], i) for i, s in enumerate(self.steps)]
+        return self.steps[max(ranked)[2]]
+
+    def _more(self) -> bool:
+        """Is there need of another rung, and leave to try it?"""
+        d = self.steps[-1].diagnosis
+        return d.details["open"] and not (self.improper is not None or self.cut or self.target.budget.spent)
+
+    def _run(self, view: View, name: str, solver: AbstractSolver, base: Step) -> Step | None:
+        self._climbs()
+        began, used = self._now()
+        start = base.own
+        try:
+            solution = self._solved(view.target, solver, start)
+        except np.linalg.LinAlgError:  # a covariance beyond what double precision resolves: the rungs below stand
+            return None
+        if solution.draws is None or solution.draws is start.draws or "no_warp" in solution.findings:
+            return None
+        weighed = solution.findings.get("weighted") if solution.corrected == "importance" else None
+        weighed = weighed or self._weigh(view, solution)
+        testimony = self._witness(view, solution, weighed)
+        return self._add(view, view.label + name, solution, weighed, began, used, testimony)
+
+    def _solved(self, target: Target, solver: AbstractSolver, start: Solution | None = None) -> Solution:
+        """What the method finds while a share of the budget is kept for the checks."""
+        with target.budget.keeping(CHECKS):
+            solution = solver.solve(target, start, self.seed)
+            self.cut = target.budget.spent
+        return solution
+
+    def _from_below(self, target: Target, solver: AbstractSolver) -> Solution:
+        """As `_solved`, with what it starts from as a result of its own if the budget has an end."""
+        start = None
+        if target.budget.finite and solver.starts_from is not None and target.dim <= DENSE:
+            start = self._from_below(target, SOLVERS[solver.starts_from]())
+            if self.cut or start.q is None:
+                return start
+        return self._solved(target, solver, start)
+
+    def _unless_spent(self, rung: Callable, *args: Any) -> Any:
+        """The rung's result; None where the budget ends in the middle of it: those below stand."""
+        try:
+            return rung(*args)
+        except OutOfBudget:
+            self.cut = True
+            return None
+
+    def _now(self) -> tuple[float, int]:
+        return time.perf_counter(), self.target.budget.used
+
+    def _climbs(self) -> None:
+        """Notes why the last rung was not the last."""
+        self.steps[-1].climbed = self.steps[-1].climbed or self.steps[-1].diagnosis.reasons[0]
+
+    def _weigh(self, view: View, solution: Solution) -> Weighted:
+        return weigh(view.target, proposal_of(solution.q), n_proposals(view.target.dim), self.seed)
+
+    def _improper(self, view: View, solution: Solution) -> str | None:
+        try:
+            return improper_direction(view.target, gaussian_of(solution.q), view.target.names)
+        except OutOfBudget:
+            self.cut = True
+            return None
+
+    def _witness(self, view: View, solution: Solution, weighed: Weighted):
+        if self.target.budget.overdrawn:
+            return None
+        proposal = proposal_of(solution.q)
+        largest = np.max(weighed.log_p - weighed.log_q, initial=-np.inf)
+        if solution.corrected == "chains" and solution.draws is not None:
+            some = slice(None, None, max(1, len(solution.draws) // min(4096, n_proposals(view.target.dim))))
+            largest = max(largest, np.max(np.asarray(solution.log_p)[some] - proposal.log_prob(solution.draws[some])))
+        blocks = 4 if solution.findings.get("n_components", 1) > 1 else 1
+        if solution.draws is not None and self.steps and view.target.dim <= FEW:  # a rung has failed: look harder
+            blocks = MOST_BLOCKS
+        plain = solution.draws is None or isinstance(solution.q, HeavyTails)
+        scale = gaussian_of(solution.q) if plain else gaussian_like(solution.draws)
+        usual = float(np.quantile(weighed.log_p - weighed.log_q, USUAL)) if np.isfinite(largest) else None
+        floor = least(solution, weighed)
+        return call_witness(view.target, scale, proposal, float(largest), floor, self.seed, blocks, usual)
+
+    def _look(self, view: View, solution: Solution, weighed: Weighted) -> Searched | None:
+        with view.target.budget.keeping(CHECKS):
+            found = search_modes(view.target, solution.q, weighed, self.seed)
+        if found is not None:
+            self.searches[view.label] = found
+        return found
+
+    def _modes(self, view: View, solution: Solution) -> tuple[Searched | None, float]:
+        """What was searched in these coordinates, and the share of what was found that the solution misses."""
+        found = self.searches.get(view.label)
+        if found is None:
+            return None, 0.0
+        u = solution.draws
+        return found, found.missed(solution.q.sample(np.random.default_rng([self.seed, 9]), 4096) if u is None else u)
+
+    def _plain(self, q: Any, weighed: Weighted) -> bool:
+        """Is q the answer as it is: do weights hardly move it, nor what is reported, and do its own draws settle that?"""
+        if max(difference(q, weighed, self.target.names)[:2]) > PLAIN:
+            return False
+        if self.target.reported.identity:
+            return True
+        move = self._moved(q, weighed)
+        return max(move[:2]) <= PLAIN and not self._own_marginals(q).marked(move.undetermined).undetermined.any()
+
+    def _moved(self, q: Any, weighed: Weighted) -> Move:
+        """How far the weights move what is reported of q."""
+        log_w = q.log_prob(weighed.u) - weighed.log_q
+        shown = self.target.reported(weighed.u)
+        return moved(shown, log_w - log_sum(log_w), weighed.log_weights, self.target.reported.names)
+
+    def _own_marginals(self, q: Any) -> Marginals:
+        """Of q's own draws, of which more cost next to nothing."""
+        most = n_proposals(self.target.dim)
+        for n in (min(self.n_draws, most), MANY_DRAWS * most):
+            m = of_draws(
+                self.target.reported(q.sample(np.random.default_rng([self.seed, 3]), n)), self.target.reported.names
+            )
+            if not m.undetermined.any():
+                break
+        return m
+
+    def _marginals(self, at_home: Solution, home: Weighted) -> Marginals:
+        """Of the draws that are the result: all of them, in the coordinates that are reported."""
+        shown, names = self.target.reported, self.target.reported.names
+        if at_home.corrected == "none" or at_home.draws is None:
+            return self._own_marginals(at_home.q)
+        if at_home.corrected == "importance":
+            return of_weighted(shown(home.u), home.log_weights, names)
+        checks, u = at_home.findings["chains"], np.asarray(at_home.draws)
+        if "islands" in checks:  # resampled by their shares: what they are worth is known between the islands
+            return of_draws(shown(u), names, checks["se_mean"] ** -2)
+        x = u.reshape(*at_home.findings["shape"], -1)
+        m = of_chains(reported_chains(self.target, x), names)
+        return m.marked(unvisited_tails(self.target, x, m))
+
+    def _settled(self, view: View, case: Case, solution: Solution, weighed: Weighted) -> Case:
+        """With more draws where they would settle what is open, at no more than what the fit has cost so far."""
+        report = self.target.reported if view.back is None else lambda u: self.target.reported(view.back(u))
+        proposal, names = proposal_of(solution.q), self.target.reported.names
+        if solution.corrected == "chains" and not (weighed.khat < KHAT_USABLE and weighed.ess > ESS_USABLE):
+            return case
+        found = settle(view.target, report, names, weighed, proposal, self.seed, self.target.budget.used)[1]
+        return dataclasses.replace(
+            case, marginals=found if solution.corrected == "importance" else case.marginals.completed(found)
+        )
+
+    def _add(self, view: View, name, solution, weighed, began, used, testimony) -> Step:
+        at_home, home_weighed = view.home(self.target, solution, weighed)
+        marginals = self._marginals(at_home, home_weighed)
+        move = None
+        if at_home.corrected == "none" and np.isfinite(weighed.log_p).any():
+            move = self._moved(at_home.q, weighed)
+            marginals = marginals.marked(move.undetermined)
+        case = Case(
+            at_home, home_weighed, self.target.names, marginals, move,
+            self.improper, testimony, solution.evidence, None if view.back is None else weighed,
+            self.cut or self.target.budget.spent, self.target.budget.used - used, *self._modes(view, solution),
+            {} if self.support is None else self.support.told(self.target.names),
+        )  # fmt: skip
+        diagnosis = judge_solution(case)
+        reliable = diagnosis.verdict is Verdict.RELIABLE and not self.target.budget.spent
+        if reliable and at_home.corrected != "none" and marginals.undetermined.any():
+            case = self._settled(view, case, solution, weighed)
+            diagnosis = judge_solution(case)
+        if not diagnosis.details["open"]:
+            tried = [(s.name, s.solution, s.home) for s in self.steps]
+            notes = disagreement(at_home, home_weighed, tried, self.target)
+            diagnosis = noted(diagnosis, notes)
+            diagnosis.details["faults"] += len(notes)
+            diagnosis.details["open"] |= bool(notes)
+        spent, cost = time.perf_counter() - began, self.target.budget.used - used
+        step = Step(
+            name, at_home, diagnosis, weighed, spent, cost, solution, view, home_weighed, case.marginals, testimony
+        )
+        self.steps.append(step)
+        if self.on_step is not None:
+            self.on_step(step)
+        return step
