@@ -90,12 +90,13 @@ class Searched:
         return sorted(self.modes[self.n_known :], key=lambda m: -m.log_z)
 
     def missed(self, u: Float[np.ndarray, "n D"]) -> float:
-        """The share of the mass in those of the new modes that have less than a third of their share of these draws."""
-        if not self.new or not len(u):
-            return 0.0
-        have = np.bincount(nearest(self.modes, u), minlength=len(self.modes)) / len(u)
-        want = shares(self.modes)
-        return float(sum(w for w, h, m in zip(want, have, self.modes, strict=True) if m.origin and h < w / 3))
+        """The share of the mass in those of the new modes that have hardly any of these draws about them."""
+        weight, out = shares(self.modes), 0.0
+        for mode, share in zip(self.modes, weight, strict=True):
+            if mode.origin and mode.isolated and len(u):
+                about = float((mode.radius(u) < 2 * math.sqrt(u.shape[1])).mean())
+                out += float(share) if about < share / 20 else 0.0
+        return out
 
 
 def search_modes(target: Target, q: Any, weighed: Weighted, seed: int) -> Searched | None:
@@ -204,7 +205,7 @@ class _Search:
         return self.found.next < 1 and HOPE < self.found.forecast[self.found.next] < SEEN
 
     def _foresee(self, alive: list[Mode]) -> None:
-        known = [m for m in alive if m.maximum] or self.modes[:1]
+        known = [m for m in alive if m.isolated] or self.modes[:1]
         share = min(self.followed / self.unexplained, 1.0) if self.unexplained else 1.0
         size = np.array([m.gaussian.log_det for m in known])
         spread = float(np.exp(np.ptp(size) / self.target.dim))
@@ -220,7 +221,7 @@ class _Search:
             mode = polished(self.target, gaussian.mean, gaussian)
             away = np.linalg.norm(gaussian.whiten(mode.at[None]))
             if not mode.maximum or not away < 2 * math.sqrt(gaussian.dim):
-                mode = Mode(gaussian, float(self.target.value(gaussian.mean[None])[0]), maximum=False)
+                mode = Mode(gaussian, float(self.target.value(gaussian.mean[None])[0]), maximum=False, isolated=False)
             if not any(_near(mode, m, 0.3) for m in modes):
                 modes.append(mode)
         return modes

@@ -15,6 +15,9 @@ NEWTON = 6  # steps of a polish
 FIRST_STEP, STEP = 1e-3, 1e-2  # of the differences of gradients, in sd
 FLAT = 1e-6  # curvature of a flat direction: no wider than 1000 sd of the Gaussian that it was looked at with
 SADDLE = 1e-3  # of the largest curvature: below minus this the point is no maximum
+CURVED = (
+    0.05  # of the largest, in coordinates in which all should be 1: above, the maximum is isolated in this direction
+)
 SETTLED = 1e-2  # Newton decrement: its half square is the gain that is left
 DIP = 1.0  # nats by which the density falls between two modes
 TIGHT = 0.02  # relative misfit of a quadratic that explains a point
@@ -27,7 +30,8 @@ class Mode:
 
     gaussian:  the mean at the maximum, the covariance minus the inverse Hessian.   value: log p there.
     log_z:     about what it holds: log of the mean of p / t over draws of a Student t on the Gaussian.
-    maximum:   False for a saddle, or where the search ended on a slope.
+    maximum:   False for a saddle, or where the search ended on a slope.   isolated: is it curved in all directions? A point on
+               a ring is not.
     alive:     does it hold enough to matter, and is it no part of another one?
     hits:      starts that led here.   origin: what kind of start led here first; "" for one that was known before.
     misfit:    by how much, at r sd, log p differs from the quadratic, over r^2.
@@ -36,6 +40,7 @@ class Mode:
     gaussian: Gaussian
     value: float
     maximum: bool = True
+    isolated: bool = True
     log_z: float = -math.inf
     alive: bool = True
     hits: int = 1
@@ -83,7 +88,8 @@ def polished(target: Target, u: Float[np.ndarray, " D"], like: Gaussian) -> Mode
             u, value, g = trial[best], trial_value[best], trial_g[best]
         elif i > 0:
             break
-    return Mode(Gaussian(u, root), float(value), maximum=bool(decrement < 10 * SETTLED and least > -SADDLE))
+    maximum = bool(decrement < 10 * SETTLED and least > -SADDLE)
+    return Mode(Gaussian(u, root), float(value), maximum, isolated=maximum and bool(least > CURVED))
 
 
 def _whitened_hessian(target: Target, u: np.ndarray, root: np.ndarray, step: float) -> np.ndarray:

@@ -194,7 +194,7 @@ class Ladder(Rungs):
     def _bridged(self, view: View, base: Step) -> Step | None:
         """Where there are modes: chains in each, and what each holds."""
         found, base = self.searches.get(view.label), self._mixture(view) or base
-        if found is None or sum(m.maximum for m in found.modes) < 2:
+        if found is None or sum(m.isolated for m in found.modes) < 2:
             return None
         step = self._run(view, "hmc in each mode", BridgedModes(), base)
         if step is None or not self._more() or step.weighed.ess <= base.weighed.ess:
