@@ -25,6 +25,7 @@ from ..samplers.chains import gaussian_like, gaussian_of, reported_chains, unvis
 from ..samplers.tilted import settle
 from ..samplers.walls import Support
 from .methods import SOLVERS
+from .pictures import coordinates
 from .view import View
 
 CHECKS = 0.3  # of the budget, kept for the checks
@@ -245,6 +246,7 @@ class Rungs:
         if reliable and at_home.corrected != "none" and marginals.undetermined.any():
             case = self._settled(view, case, solution, weighed)
             diagnosis = judge_solution(case)
+        diagnosis.details.update(coordinates(view, solution, at_home, self.target.names))
         if not diagnosis.details["open"]:
             tried = [(s.name, s.solution, s.home) for s in self.steps]
             notes = disagreement(at_home, home_weighed, tried, self.target)

@@ -77,7 +77,7 @@ def kinds(fit: Any) -> list[str]:
     """The pictures, in reading order; a decoder's own come first, as they are what its user looks at."""
     own = ["predictive", "samples", "latent", "usage"] if fit.plated and (fit.model is None or decodes(fit)) else []
     own = own or (["predictive", "latent", "usage"] if fit.plated else [])
-    found = ["ladder", "search"] if "search" in fit.diagnosis.details else ["ladder"]
+    found = ["ladder", *(k for k in ("search", "coordinates", "walls") if not missing(fit, k))]
     common = [*(found if has_rungs(fit) else ["trace"]), "weights", "marginals", "pairs"]
     return common + (own or ["predictive"])
 

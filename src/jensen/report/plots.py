@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import OptionError, explain
-from . import decoder, ladder, marginals, predictive, search, trace, weights
+from . import coordinates, decoder, ladder, marginals, predictive, search, trace, weights
 from .observed import decodes, generates_sites, image_shape, model_name
 from .rungs import has_rungs
 from .style import Figure, new_figure, styled, text
@@ -34,6 +34,18 @@ def _no_ladder(fit: Any) -> str:
 
 def _no_search(fit: Any) -> str:
     return "" if "search" in fit.diagnosis.details else "no search for modes was made"
+
+
+def _no_coordinates(fit: Any) -> str:
+    return "" if "coordinates" in fit.diagnosis.details else "the model's own coordinates were used"
+
+
+def _no_walls(fit: Any) -> str:
+    return (
+        ""
+        if fit.diagnosis.details.get("walls", {}).get("pictures")
+        else "no walls were found at which the density ends"
+    )
 
 
 def _no_weights(fit: Any) -> str:
@@ -97,6 +109,8 @@ def _samples_size(fit: Any) -> tuple[float, float]:
 KINDS = {
     "ladder": Kind(ladder.draw_ladder, ladder.ladder_size, _no_ladder),
     "search": Kind(search.draw_search, lambda fit: (9.5, 5.2), _no_search),
+    "coordinates": Kind(coordinates.draw_coordinates, coordinates.coordinates_size, _no_coordinates),
+    "walls": Kind(coordinates.draw_walls, coordinates.walls_size, _no_walls),
     "trace": Kind(trace.draw_trace, lambda fit: (9.5, 3.4), _no_history),
     "weights": Kind(weights.draw_weights, lambda fit: (9.5, 3.5), _no_weights),
     "marginals": Kind(marginals.draw_marginals, _marginals_size, _no_draws),
@@ -106,7 +120,20 @@ KINDS = {
     "latent": Kind(decoder.draw_latent, lambda fit: (9.5, 6.0), _no_rows),
     "usage": Kind(decoder.draw_usage, lambda fit: (9.5, 3.0), _no_rows),
 }
-PANELS = ("ladder", "trace", "weights", "marginals", "predictive", "pairs", "samples", "usage", "latent", "search")
+PANELS = (
+    "ladder",
+    "trace",
+    "weights",
+    "marginals",
+    "predictive",
+    "pairs",
+    "samples",
+    "usage",
+    "latent",
+    "search",
+    "coordinates",
+    "walls",
+)
 
 
 def missing(fit: Any, kind: str) -> str:
@@ -122,8 +149,8 @@ def available(fit: Any) -> list[str]:
 def plot(fit: Any, kind: str = "overview") -> Figure:
     """A Matplotlib figure of its own (no pyplot state).
 
-    Arguments:  kind: "overview", "ladder" and "search" or (of stochastic gradients) "trace", "weights", "marginals",
-                "pairs", "predictive"; with a latent for each row also "samples", "latent", "usage".
+    Arguments:  kind: "overview", "ladder", "search", "coordinates", "walls" (of stochastic gradients: "trace"), "weights",
+                "marginals", "pairs", "predictive"; with a latent for each row also "samples", "latent", "usage".
     Raises:     OptionError for a kind that is unknown, or that this fit cannot have; it lists those it has.
     """
     if kind != "overview" and (kind not in KINDS or missing(fit, kind)):

@@ -47,6 +47,8 @@ VALUES = {
 TITLES = {
     "ladder": "How was the posterior found?",
     "search": "Is there more than one mode?",
+    "coordinates": "In which coordinates was it found?",
+    "walls": "Where the posterior ends",
     "trace": "Did the optimisation finish?",
     "weights": "Does the fit match the model?",
     "marginals": "What was learned",
@@ -68,6 +70,12 @@ HOW_TO_READ = {
     "heaviest peak, and grow logarithmically outwards. In grey: it led to none, or to where the fit has its mass anyway. "
     "Below on the right is what the search can promise: how likely it would have seen another peak with a tenth of the "
     "mass. Narrow peaks in many dimensions are beyond any search.",
+    "coordinates": "Some posteriors are funnels: where one quantity is small, another has hardly any room. Methods fail in "
+    "such narrow places. Above are draws as the model has them, below the same draws in the coordinates that were used, "
+    "which were found by looking at how sharply the density is curved from place to place. A round cloud below means that "
+    "the funnel is gone.",
+    "walls": "The density of this model is zero beyond a limit, although it has not fallen off there. The limits were found by "
+    "walking into them. Blue are draws; they should reach the line, and none lies beyond it.",
     "trace": "The fit climbs: higher is better. The thick line should end flat, in the panel of the last half "
     "too. A line that still rises needs more steps. The dashed line is the final value, from fresh draws of the "
     "result (and, with a latent for each row, from up to 100 rows), so it can lie a little off the curve.",
@@ -150,6 +158,8 @@ ROWS_FIRST = " The first number in brackets counts the rows on which the verdict
 ALT = {
     "ladder": "Bars of the time each method took, coloured by verdict, beside each one's estimate of the log evidence",
     "search": "Map of the starts of the search for modes and of the modes found, beside what each holds",
+    "coordinates": "Scatter plots of draws in the model's coordinates and in those that were used",
+    "walls": "Histograms of draws with the ends of the density",
     "trace": "Line chart of the objective against the step, with a closer view of the last half",
     "weights": "Chart of the importance weights and their tail",
     "marginals": "Density of each coordinate with mean and interval, and its reweighted density",

@@ -40,7 +40,28 @@ class Support:
             "walls": words,
             "coordinates": self.ends is not None,
             "curved": self.curved,
+            "pictures": self.pictures(names),
         }
+
+    def pictures(self, names: list[str], most: int = 3, points: int = 600) -> list[dict[str, Any]]:
+        """Draws and the ends, of up to three flat walls (those that end one coordinate together); else of two coordinates."""
+        u = self.inside[:: max(1, len(self.inside) // points)]
+        short = lambda x: [float(f"{v:.5g}") for v in x]
+        of_one: dict[int, list[float]] = {}
+        others = []
+        for wall in self.walls:
+            used = np.flatnonzero(wall.normal)
+            if len(used) == 1:
+                of_one.setdefault(int(used[0]), []).append(float(wall.end / wall.normal[used[0]]))
+            else:
+                first = wall.normal[used[0]]  # signs as in the words
+                others.append(
+                    {"label": wall.words(names), "x": short(u @ wall.normal / first), "ends": [wall.end / first]}
+                )
+        found = [{"label": names[i], "x": short(u[:, i]), "ends": ends} for i, ends in of_one.items()] + others
+        if not found and u.shape[1] > 1:
+            found = [{"label": names[0], "label_y": names[1], "x": short(u[:, 0]), "y": short(u[:, 1])}]
+        return found[:most]
 
     def sentence(self, names: list[str], most: int = 3) -> str:
         """For the verdict."""
