@@ -117,13 +117,16 @@ def search_modes(target: Target, q: Any, weighed: Weighted, seed: int) -> Search
     finite = np.isfinite(weighed.log_p)
     if not target.smooth or not finite.any() or target.affordable(MOST, SHARE, least=0) < STARTS:
         return None
-    return _Search(target, q, weighed, seed).run()
+    try:
+        return _Search(target, q, weighed, seed).run()
+    except OutOfBudget:  # before the first round
+        return None
 
 
 def follow(target: Target, found: Searched, u: Float[np.ndarray, "n D"], seed: int) -> list[Mode]:
     """The further modes that these points lead to, uphill; they are added to what was found.
 
-    Cost:   at most 60 gradients a point, and a polish for each that ends where no mode is known.
+    Cost:   at most 60 gradients a point, and a polish for the ten highest that end where no mode is known.
     """
     rng, known = np.random.default_rng([seed, 78]), [m.gaussian for m in found.modes]
     value, g = target(u)
@@ -131,7 +134,8 @@ def follow(target: Target, found: Searched, u: Float[np.ndarray, "n D"], seed: i
     said = lambda u, value, g: explained(found.modes, u, value, g, roughly=True)
     climbs = Climbs(target, u, value, g, known, frame, said, MOST_STEPS * len(u))
     new: list[Mode] = []
-    for i in np.flatnonzero(climbs.state < 0):
+    ends = np.flatnonzero(climbs.state < 0)
+    for i in ends[np.argsort(-climbs.value[ends])][:POLISHED]:
         mode = polished(target, climbs.u[i], known[frame[i]])
         every = [*found.modes, *new]
         if not mode.maximum or any(_near(mode, m, 1.0) and joined(target, m, mode) for m in every if m.maximum):
