@@ -11,6 +11,7 @@ from .psis import fit_generalised_pareto, tail_size
 
 SETTLED = 0.025  # error of a mean (in sd) or of an sd (relative) at which the number may be printed
 BY_CHANCE = 2.0  # times what as many draws of a normal would err: above, the tail is at fault, not their number
+CENTRAL = 0.158655253931457, 0.841344746068543  # of a normal's probability within one sd
 LONG_TAIL = 5.0  # kurtosis
 RANKED, HEAVIEST = 50, 14  # quantities whose ranks are taken
 AT_ONCE = 2**22  # numbers
@@ -164,6 +165,15 @@ def of_chains(x: Float[np.ndarray, "T C Q"], names: list[str]) -> Marginals:
     a, (own, own_sd) = agreement(x), _in_blocks(_own_worth, x)
     worth = a.ess, np.minimum(a.ess, own), np.minimum(a.ess_sd, own_sd)
     return _assembled(x.reshape(t * c, q), _even(t * c), names, *worth, a.rhat)
+
+
+def interval_error(x: Float[np.ndarray, "T C Q"]) -> Float[np.ndarray, " Q"]:
+    """Of the width of the central 68.27 % interval, relative, by its spread between the chains: what can be trusted of a
+    quantity whose moments cannot."""
+    low, high = np.quantile(x, CENTRAL, axis=0)
+    width = high - low
+    mean = width.mean(0)
+    return width.std(0, ddof=1) / np.sqrt(x.shape[1]) / np.where(mean > 0, mean, np.inf)
 
 
 def _even(n: int) -> Float[np.ndarray, " n"]:

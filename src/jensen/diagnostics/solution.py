@@ -17,6 +17,7 @@ from .witness import Testimony
 MEAN_ERROR = 0.035, 0.15  # standard error of a mean, in sd: good, usable
 SD_ERROR = 0.035, 0.15  # of an sd, relative
 HALVES_BY_CHANCE = 6  # standard errors of a mean: two halves differ by 2 of them in each of many coordinates
+INTERVAL_ERROR = 0.04, 0.15  # of the width of an interval, relative
 CHAIN_SD_ERROR = 0.025, 0.15  # chains tell their own error only where they have been
 SHIFT = 0.05, 0.3  # by which reweighting may move an uncorrected q
 CORRECTION = 0.2, 1.0  # by which importance weights may move q if the result is to be trusted
@@ -56,6 +57,10 @@ class Case:
     evaluations: int = 0
     searched: Searched | None = None  # for modes
     missed: float = 0.0  # share of the mass in modes that were found, and that the solution has no part in
+    interval: tuple[float, str] = (
+        0.0,
+        "",
+    )  # of chains: the largest relative error of an interval whose sd is marked, and whose
     walls: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -217,6 +222,10 @@ def _chains(judge: Judgement, case: Case, details: dict) -> None:
     )
     slow = "the chains do not mix" if c["rhat"] > RHAT[0] else "the chains move too slowly for as few iterations"
     _errors(judge, case, slow, c, (MEAN_ERROR, CHAIN_SD_ERROR))
+    if case.interval[0] > INTERVAL_ERROR[0]:
+        error, name = case.interval
+        judge(graded(error, *INTERVAL_ERROR), f"The width of the central interval of {name}, whose sd is not determined, is "
+              f"known to {error:.0%} only.")  # fmt: skip
     judge(
         graded(c["halves"], max(0.1, few), max(0.3, few)),
         f"First and second half of the chains differ by {c['halves']:.2f} sd.",

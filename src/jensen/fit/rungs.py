@@ -14,7 +14,7 @@ from ..algorithms.low_rank import DENSE
 from ..algorithms.mode_search import Searched, search_modes
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
-from ..diagnostics.marginals import Marginals, Move, moved, of_chains, of_draws, of_weighted
+from ..diagnostics.marginals import Marginals, Move, interval_error, moved, of_chains, of_draws, of_weighted
 from ..diagnostics.others import disagreement
 from ..diagnostics.psis import log_sum
 from ..diagnostics.solution import Case, difference, judge_solution
@@ -32,6 +32,7 @@ CHECKS = 0.3  # of the budget, kept for the checks
 FEW = 30  # dimensions
 MOST_BLOCKS = 16  # of 64 particles
 USUAL = 0.99  # share of q's draws below whose log-weights a particle is no lead
+FEW_CHAINS = 8
 PLAIN = 0.02  # by which weights may move a Gaussian that is kept as it is
 MANY_DRAWS = 8  # times as many as are weighed, of a q that is the answer
 RANK = {Verdict.RELIABLE: 2, Verdict.DOUBTFUL: 1, Verdict.UNRELIABLE: 0}
@@ -217,6 +218,17 @@ class Rungs:
         m = of_chains(reported_chains(self.target, x), names)
         return m.marked(unvisited_tails(self.target, x, m))
 
+    def _interval(self, at_home: Solution, m: Marginals) -> tuple[float, str]:
+        """Of chains: the largest error of an interval that stands in for moments, and of what."""
+        marked = np.flatnonzero(m.undetermined)
+        if at_home.corrected != "chains" or not marked.size or "islands" in at_home.findings["chains"]:
+            return 0.0, ""
+        if at_home.findings["shape"][1] < FEW_CHAINS:
+            return 0.0, ""
+        x = reported_chains(self.target, np.asarray(at_home.draws).reshape(*at_home.findings["shape"], -1))
+        error = interval_error(x[..., marked])
+        return float(error.max()), m.names[marked[int(error.argmax())]]
+
     def _settled(self, view: View, case: Case, solution: Solution, weighed: Weighted) -> Case:
         """With more draws where they would settle what is open, at no more than what the fit has cost so far."""
         report = self.target.reported if view.back is None else lambda u: self.target.reported(view.back(u))
@@ -235,10 +247,11 @@ class Rungs:
         if at_home.corrected == "none" and np.isfinite(weighed.log_p).any():
             move = self._moved(at_home.q, weighed)
             marginals = marginals.marked(move.undetermined)
+        interval = self._interval(at_home, marginals)
         case = Case(
             at_home, home_weighed, self.target.names, marginals, move,
             self.improper, testimony, solution.evidence, None if view.back is None else weighed,
-            self.cut or self.target.budget.spent, self.target.budget.used - used, *self._modes(view, solution),
+            self.cut or self.target.budget.spent, self.target.budget.used - used, *self._modes(view, solution), interval,
             {} if self.support is None else self.support.told(self.target.names),
         )  # fmt: skip
         diagnosis = judge_solution(case)
