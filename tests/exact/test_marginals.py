@@ -15,7 +15,7 @@ import pytest
 
 import jensen as jn
 from jensen.algorithms.target import Target
-from jensen.diagnostics.marginals import MEAN_AND_SD, SD, moved, of_chains, of_draws, of_weighted
+from jensen.diagnostics.marginals import MEAN_AND_SD, SD, interval_error, moved, of_chains, of_draws, of_weighted
 from jensen.models import LogDensity
 from jensen.samplers.chains import unvisited_tails
 
@@ -190,3 +190,15 @@ def test_a_fit_by_gradients_is_judged_in_the_same_coordinates(sigma, mark):
     assert fit.verdict == "RELIABLE" and row["50%"] == pytest.approx(1.0, rel=0.15)
     if not mark:
         assert row["sd"] == pytest.approx(log_normal_sd(sigma), rel=0.1)
+
+
+def test_the_error_of_an_interval_is_that_between_chains():
+    """Standard normals, 16 chains of 400: the stated error against the spread of the widths themselves, within 10 %; and chains
+    of different widths (the control) are seen."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((400, 16, 500))
+    low, high = np.quantile(x, [0.158655, 0.841345], axis=0)
+    spread = (high - low).mean(0).std() / 2
+    assert abs(np.sqrt((interval_error(x) ** 2).mean()) / spread - 1) < 0.1
+    wide = x[..., :5] * np.linspace(0.5, 1.5, 16)[:, None]
+    assert (interval_error(wide) > 3 * interval_error(x[..., :5])).all()

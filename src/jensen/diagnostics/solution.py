@@ -60,7 +60,8 @@ class Case:
     interval: tuple[float, str] = (
         0.0,
         "",
-    )  # of chains: the largest relative error of an interval whose sd is marked, and whose
+    )  # of chains: the largest error of an interval that stands in for moments, whose
+    unsettled: str = ""  # of weighted draws: a latent whose mean they leave open
     walls: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -198,6 +199,9 @@ def _importance(judge: Judgement, case: Case, details: dict) -> None:
     if not np.isfinite(w.log_p).any():
         return
     _errors(judge, case, "too few of the draws carry the weights", {}, (MEAN_ERROR, SD_ERROR))
+    if case.unsettled:
+        judge(1, f"The weights do not settle the mean of {case.unsettled} in its unconstrained form: a tail of it holds more "
+              "than the draws reach.")  # fmt: skip
     shift, change, worst = difference(case.solution.q, case.own or w, case.names)
     details |= {"shift": shift, "sd_change": change, "worst": worst}
     level = graded(max(shift, change), *CORRECTION)

@@ -14,7 +14,16 @@ from ..algorithms.low_rank import DENSE
 from ..algorithms.mode_search import Searched, search_modes
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
-from ..diagnostics.marginals import Marginals, Move, interval_error, moved, of_chains, of_draws, of_weighted
+from ..diagnostics.marginals import (
+    MEAN_AND_SD,
+    Marginals,
+    Move,
+    interval_error,
+    moved,
+    of_chains,
+    of_draws,
+    of_weighted,
+)
 from ..diagnostics.others import disagreement
 from ..diagnostics.psis import log_sum
 from ..diagnostics.solution import Case, difference, judge_solution
@@ -229,6 +238,16 @@ class Rungs:
         error = interval_error(x[..., marked])
         return float(error.max()), m.names[marked[int(error.argmax())]]
 
+    def _unsettled(self, at_home: Solution, home: Weighted, m: Marginals) -> str:
+        """Of weighted draws: a latent whose mean the weights do not settle, though that of what is reported of it is settled:
+        a tail of log s that ends too soon does not show in s. "" if there is none."""
+        if at_home.corrected != "importance" or self.target.reported.identity or not np.isfinite(home.log_p).any():
+            return ""
+        latent = of_weighted(home.u, home.log_weights, self.target.names)
+        said = {name for name, mark in zip(m.names, m.undetermined, strict=True) if mark == MEAN_AND_SD}
+        open_ = [i for i in np.flatnonzero(latent.undetermined == MEAN_AND_SD) if latent.names[i] not in said]
+        return latent.names[max(open_, key=lambda i: latent.errors()[0][i])] if open_ else ""
+
     def _settled(self, view: View, case: Case, solution: Solution, weighed: Weighted) -> Case:
         """With more draws where they would settle what is open, at no more than what the fit has cost so far."""
         report = self.target.reported if view.back is None else lambda u: self.target.reported(view.back(u))
@@ -247,12 +266,12 @@ class Rungs:
         if at_home.corrected == "none" and np.isfinite(weighed.log_p).any():
             move = self._moved(at_home.q, weighed)
             marginals = marginals.marked(move.undetermined)
-        interval = self._interval(at_home, marginals)
+        interval, unsettled = self._interval(at_home, marginals), self._unsettled(at_home, home_weighed, marginals)
         case = Case(
             at_home, home_weighed, self.target.names, marginals, move,
             self.improper, testimony, solution.evidence, None if view.back is None else weighed,
-            self.cut or self.target.budget.spent, self.target.budget.used - used, *self._modes(view, solution), interval,
-            {} if self.support is None else self.support.told(self.target.names),
+            self.cut or self.target.budget.spent, self.target.budget.used - used, *self._modes(view, solution),
+            interval, unsettled, {} if self.support is None else self.support.told(self.target.names),
         )  # fmt: skip
         diagnosis = judge_solution(case)
         reliable = diagnosis.verdict is Verdict.RELIABLE and not self.target.budget.spent
