@@ -116,3 +116,33 @@ def test_no_finite_point_within_the_budget_is_said():
     with pytest.raises(jn.ModelError) as error:
         jn.fit(LogDensity(lambda z: jnp.where(z[0] > 1e6, 0.0, -jnp.inf) + 0 * z.sum(), 2), budget="evaluations:40")
     assert "budget" in str(error.value) and "instead:" in str(error.value)
+
+
+WALLS = {
+    "an orthant": (5, lambda z: jnp.where((z > 0).all(), -z.sum(), -jnp.inf)),
+    "a box": (3, lambda z: jnp.where(((z > -1) & (z < 2)).all(), 0.0 * z.sum(), -jnp.inf)),
+    "a disk": (2, lambda z: jnp.where((z**2).sum() < 4, 0.0 * z.sum(), -jnp.inf)),
+}
+
+
+@pytest.mark.parametrize(
+    "budget", ["evaluations:500", "evaluations:3000", "evaluations:30000", "seconds:0.2", "seconds:1"]
+)
+@pytest.mark.parametrize("name", WALLS)
+def test_walls_under_a_small_budget_end_in_a_verdict(name, budget):
+    d, log_density = WALLS[name]
+    fit = jn.fit(jn.models.LogDensity(log_density, (d,)), budget=budget, progress=False)
+    assert str(fit.verdict) in ("DOUBTFUL", "UNRELIABLE") or (
+        np.isfinite(np.asarray(jax.vmap(log_density)(jnp.asarray(fit.draws)))).all()
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_search_for_modes_no_reliable(seed):
+    """Where the budget leaves no room for the search, modes that it would have found are not vouched for."""
+    mu = np.array([[0.0], [30.0]]) * np.eye(20)[0]
+    two = lambda z: jax.scipy.special.logsumexp(-0.5 * ((z - mu) ** 2).sum(1))
+    for budget in ("evaluations:12000", "evaluations:25000"):
+        fit = jn.fit(jn.models.LogDensity(two, (20,)), seed=seed, budget=budget, progress=False)
+        share = float((np.asarray(fit.draws)[:, 0] > 15).mean())
+        assert str(fit.verdict) != "RELIABLE" or abs(share - 0.5) < 0.05

@@ -322,6 +322,8 @@ def _beyond(z: Float[np.ndarray, "S Q"], w: Float[np.ndarray, " S"]) -> tuple[np
     found = np.zeros((2, z.shape[1]))
     for j, column in enumerate(z.T):
         used = column[w > 0]
+        if used.size < OUTERMOST:
+            continue
         end = np.partition(used, -OUTERMOST)[-OUTERMOST]
         if end < FAR * np.median(used):
             continue

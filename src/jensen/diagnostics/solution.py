@@ -63,6 +63,7 @@ class Case:
     )  # of chains: the largest error of an interval that stands in for moments, whose
     unsettled: str = ""  # of weighted draws: a latent whose mean they leave open
     walls: dict[str, Any] = dataclasses.field(default_factory=dict)
+    no_room: bool = False  # did the budget keep the search for modes from being made?
 
 
 def judge_solution(case: Case) -> Diagnosis:
@@ -265,7 +266,8 @@ def _search(judge: Judgement, case: Case, details: dict) -> None:
     """What was searched for modes; what it missed nobody can say, but what it would have seen."""
     s = case.searched
     if s is None:
-        judge(0, "No search for modes was made beside the annealed particles.")
+        why = ": the budget left no room for it" if case.no_room else " beside the annealed particles"
+        judge(int(case.no_room), f"No search for modes was made{why}.")
         return
     details["search"] = {
         "starts": s.starts, "ascents": s.ascents, "rounds": s.rounds, "evaluations": s.evaluations, "modes": len(s.modes),

@@ -86,6 +86,7 @@ class Rungs:
         self.other = other or (lambda: None)
         self.steps: list[Step] = []
         self.searches: dict[str, Searched] = {}  # for modes, by the labels of views
+        self.unsearched: set[str] = set()  # views for whose search the budget left no room
         self.improper: str | None = None
         self.support: Support | None = None  # where the density ends, if it does
         self.cut = False  # did the budget end the last method, or its checks?
@@ -177,6 +178,8 @@ class Rungs:
             found = search_modes(view.target, solution.q, weighed, self.seed)
         if found is not None:
             self.searches[view.label] = found
+        elif view.target.smooth and self.target.budget.finite:
+            self.unsearched.add(view.label)
         return found
 
     def _modes(self, view: View, solution: Solution) -> tuple[Searched | None, float]:
@@ -273,6 +276,7 @@ class Rungs:
             self.cut or self.target.budget.spent, self.target.budget.used - used, *self._modes(view, solution),
             interval, unsettled, {} if self.support is None else self.support.told(self.target.names),
         )  # fmt: skip
+        case = dataclasses.replace(case, no_room=view.label in self.unsearched)
         diagnosis = judge_solution(case)
         reliable = diagnosis.verdict is Verdict.RELIABLE and not self.target.budget.spent
         if reliable and at_home.corrected != "none" and marginals.undetermined.any():

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..algorithms.solver import Solution
-from ..samplers.chains import gaussian_of
+from ..samplers.chains import gaussian_like, gaussian_of
 from ..samplers.slices import Slices
 from ..samplers.walls import Support, support_of
 from .view import View, ended_view
@@ -16,8 +16,14 @@ def within_walls(ladder: Any, modes: Solution) -> Any:
     if ladder.support is None:
         return None
     if ladder.support.ends is not None:
-        return ladder._gaussians(ended_view(ladder.target, ladder.support.ends))
-    return draws_within(ladder, ladder.support)
+        step = ladder._unless_spent(ladder._gaussians, ended_view(ladder.target, ladder.support.ends))
+    else:
+        step = draws_within(ladder, ladder.support)
+    if step is None and ladder.cut:  # the budget ended on the way: what the draws from within have come to
+        view, began, used = View(ladder.target), *ladder._now()
+        solution = Solution(gaussian_like(ladder.support.inside), "budget")
+        step = ladder._add(view, "draws within", solution, ladder._weigh(view, solution), began, used, None)
+    return step
 
 
 def draws_within(ladder: Any, support: Support) -> Any:
