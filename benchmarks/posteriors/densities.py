@@ -157,11 +157,13 @@ def _offset() -> Density:
     return Density(2, log_density, mean, sd, lambda rng, n: mean + sd * rng.standard_normal((n, 2)), held_out=False)
 
 
-def _heavy_tails(dim: int = 10, freedom: float = 7.0) -> Density:
-    """A multivariate Student t with 7 degrees of freedom, correlated, of scales from 0.1 to 10."""
-    scale = np.geomspace(0.1, 10.0, dim)
-    cholesky = scale[:, None] * np.linalg.cholesky(0.3 * np.eye(dim) + 0.7)
-    whiten, mean = np.linalg.inv(cholesky), np.linspace(-5.0, 5.0, dim)
+def multivariate_t(
+    freedom: float, mean: np.ndarray, scale: np.ndarray, correlation: float
+) -> tuple[Callable, Callable[[np.random.Generator, int], np.ndarray]]:
+    """(log density, exact draws) of a multivariate Student t, all coordinates correlated alike."""
+    dim = len(mean)
+    cholesky = scale[:, None] * np.linalg.cholesky((1 - correlation) * np.eye(dim) + correlation)
+    whiten = np.linalg.inv(cholesky)
 
     def log_density(z):
         return -0.5 * (freedom + dim) * jnp.log1p(((whiten @ (z - mean)) ** 2).sum() / freedom)
@@ -170,6 +172,13 @@ def _heavy_tails(dim: int = 10, freedom: float = 7.0) -> Density:
         shrink = np.sqrt(freedom / rng.chisquare(freedom, (n, 1)))
         return mean + shrink * (rng.standard_normal((n, dim)) @ cholesky.T)
 
+    return log_density, draws
+
+
+def _heavy_tails(dim: int = 10, freedom: float = 7.0) -> Density:
+    """A multivariate Student t with 7 degrees of freedom, correlated, of scales from 0.1 to 10."""
+    scale, mean = np.geomspace(0.1, 10.0, dim), np.linspace(-5.0, 5.0, dim)
+    log_density, draws = multivariate_t(freedom, mean, scale, 0.7)
     return Density(dim, log_density, mean, math.sqrt(freedom / (freedom - 2)) * scale, draws, held_out=True)
 
 

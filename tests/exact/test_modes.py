@@ -10,11 +10,10 @@ from jax.scipy.special import logsumexp
 from scipy.stats import binom
 
 import jensen as jn
-from jensen.algorithms import mode_search
 from jensen.algorithms.gaussian import Gaussian, Mixture
 from jensen.algorithms.importance import proposal_of, weigh
 from jensen.algorithms.mode_search import search_modes
-from jensen.algorithms.modes import Mode, explained, nearest, polished
+from jensen.algorithms.modes import Mode, Residual, explained, nearest, polished
 from jensen.algorithms.solver import Solution
 from jensen.algorithms.target import Target
 from jensen.fit import rungs
@@ -203,7 +202,7 @@ def test_what_is_left_over_has_the_right_gradient():
         known = [
             Mode(Gaussian(m, np.eye(2)), float(np.log(v) - np.log(2 * np.pi))) for v, m in zip(w, mu, strict=True)
         ][:2]
-        residual = mode_search._Residual(Target(model), known)
+        residual = Residual(Target(model), known)
         u = np.array([[-3.0, 5.0], [-2.0, 3.0], [0.5, 1.0], [-6.0, 9.0]])
         value, slope = residual(u)
         exact = lambda z: jnp.log(0.2) - jnp.log(2 * jnp.pi) - 0.5 * ((z - mu[2]) ** 2).sum()

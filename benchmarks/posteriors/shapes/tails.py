@@ -5,7 +5,7 @@ import numpy as np
 from scipy import stats
 from scipy.special import ndtr
 
-from benchmarks.posteriors.densities import ONE_SIGMA, Density
+from benchmarks.posteriors.densities import ONE_SIGMA, Density, multivariate_t
 from benchmarks.posteriors.shapes.base import Law, add, product, student
 
 BIG = 1e8  # where the slash's quantiles end: 1 - 4e-9
@@ -13,17 +13,8 @@ BIG = 1e8  # where the slash's quantiles end: 1 - 4e-9
 
 def together(dim: int, freedom: float, correlation: float, widest: float) -> Density:
     """A multivariate t, all correlated alike, of scales from 1 to `widest`."""
-    scale = np.geomspace(1.0, widest, dim)
-    cholesky = scale[:, None] * np.linalg.cholesky((1 - correlation) * np.eye(dim) + correlation)
-    whiten, mean = np.linalg.inv(cholesky), np.linspace(-2.0, 2.0, dim)
-
-    def log_density(z):
-        return -0.5 * (freedom + dim) * jnp.log1p(((whiten @ (z - mean)) ** 2).sum() / freedom)
-
-    def draws(rng, n):
-        shrink = np.sqrt(freedom / rng.chisquare(freedom, (n, 1)))
-        return mean + shrink * (rng.standard_normal((n, dim)) @ cholesky.T)
-
+    scale, mean = np.geomspace(1.0, widest, dim), np.linspace(-2.0, 2.0, dim)
+    log_density, draws = multivariate_t(freedom, mean, scale, correlation)
     moments = np.where(freedom > 1, mean, np.nan), stats.t.std(freedom) * scale
     spread = stats.t.ppf(ONE_SIGMA, freedom) * scale
     return Density(dim, log_density, mean, spread, draws, measure="quantiles", moments=moments)

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ..tree import Layout
 from .budget import OutOfBudget
 from .climbs import ENDED, LATE, MOST_STEPS, WAITING, Climbs
 from .importance import Weighted, proposal_of
-from .modes import Mode, explained, forecast, held, joined, measure_misfit, nearest, polished, shares
+from .mode_starts import KINDS, starting_points
+from .modes import Mode, Residual, explained, forecast, held, measure_misfit, near, nearest, part_of, polished, shares
 from .target import Target
 
 STARTS, STARTS_OF_SEVERAL = 512, 2048  # a round
@@ -30,7 +30,6 @@ SEEN, HOPE = 0.5, 0.05  # chance of having seen a further mode: enough; from whi
 WIDTHS = 1.0, 0.7, 0.5, 0.35  # of imagined modes, relative to those found
 KEPT = 4000  # starts that are remembered, for pictures
 BY_Q = 10**6  # an ascent that came to where q has mass enough
-KINDS = ("about 0", "about a mode", "between modes", "along coordinates", "related to a mode")
 HEAVY = len(KINDS)  # a draw of q with a large weight
 
 
@@ -38,10 +37,10 @@ HEAVY = len(KINDS)  # a draw of q with a large weight
 class Searched:
     """What a search for modes did, and what it found.
 
-    modes:    those that hold more than 1e-4 of the mass, known ones first.   n_known: how many q had.
+    modes:    those that hold more than 1e-4 of the mass, known ones first.
     spread:   how many times as wide as the narrowest the widest of them is, by volume to the power 1 / D.
     next:     the width, relative to one found, of a mode that is narrower by as much as those found differ on average.
-    log_z:    of all.   starts, ascents, rounds, evaluations: how many.   late: ascents that did not end.
+    log_z:    of all.   starts, ascents, rounds, evaluations: how many.
     forecast: for each width, relative to those found (and for `next`), the chance that a mode with 10 % of the mass
               would have been seen.
     quiet:    did it end because nothing new came?
@@ -49,13 +48,11 @@ class Searched:
     """
 
     modes: list[Mode]
-    n_known: int
     log_z: float
     spread: float = 1.0
     next: float = 1.0
     starts: int = 0
     ascents: int = 0
-    late: int = 0
     rounds: int = 0
     evaluations: int = 0
     forecast: dict[float, float] = dataclasses.field(default_factory=dict)
@@ -87,7 +84,7 @@ class Searched:
     @property
     def new(self) -> list[Mode]:
         """Heaviest first."""
-        return sorted(self.modes[self.n_known :], key=lambda m: -m.log_z)
+        return sorted((m for m in self.modes if m.origin), key=lambda m: -m.log_z)
 
     def missed(self, u: Float[np.ndarray, "n D"]) -> float:
         """The share of the mass in those of the new modes that have hardly any of these draws about them."""
@@ -138,7 +135,7 @@ def follow(target: Target, found: Searched, u: Float[np.ndarray, "n D"], seed: i
     for i in ends[np.argsort(-climbs.value[ends])][:POLISHED]:
         mode = polished(target, climbs.u[i], known[frame[i]])
         every = [*found.modes, *new]
-        if not mode.maximum or any(_near(mode, m, 1.0) and joined(target, m, mode) for m in every if m.maximum):
+        if not mode.maximum or part_of(target, every, mode) is not None:
             continue
         mode.log_z, mode.origin = held(target, mode, rng), "an annealed particle"
         if mode.log_z > max(found.log_z, *(m.log_z for m in every)) - NEGLIGIBLE:
@@ -160,13 +157,12 @@ class _Search:
         self.draws, self.draws_log_p = weighed.u[finite], weighed.log_p[finite]
         self.excess = log_w[finite]
         self.modes = self._of(q)
-        self.n_known = len(self.modes)
         self.lined: set[int] = set()
         self.ascents = ASCENTS
         self.followed = self.unexplained = self.by_q = 0
         self.looked: list[np.ndarray] = []
         self.led: list[np.ndarray] = []
-        self.found = Searched(self.modes, self.n_known, self.log_z)
+        self.found = Searched(self.modes, self.log_z)
 
     def run(self) -> Searched:
         """Rounds until it is quiet; what was found so far where the budget ends."""
@@ -181,6 +177,8 @@ class _Search:
                 single = sum(m.hits == 1 for m in alive) / max(ends, 1)
                 least = ROUNDS if len(alive) < 2 else ROUNDS_OF_SEVERAL
                 found.quiet = found.rounds >= least and born == 0 and single < SINGLE
+                if found.quiet:
+                    self._foresee(alive)
                 if self.target.evaluations - self.began > self.most or self.target.budget.spent:
                     break
                 if found.quiet and not (found.rounds % ROUNDS_OF_SEVERAL == 0 and self._worth_more(alive)):
@@ -188,7 +186,7 @@ class _Search:
         except OutOfBudget:
             pass
         alive = self._alive()
-        if self.looked:
+        if self.looked and not found.quiet:
             self._foresee(alive)
         looked = np.concatenate([np.zeros((0, self.target.dim)), *self.looked])
         led = np.concatenate([np.zeros(0, int), *self.led])
@@ -196,17 +194,13 @@ class _Search:
         number = {id(m): i for i, m in enumerate(alive)}
         found.led = np.array([number.get(id(self.modes[k]), -1) if 0 <= k < BY_Q else -1 for k in led[some]], int)
         found.looked, found.starts = looked[some], len(looked)
-        found.n_known = sum(m.origin == "" for m in alive)
         found.modes, found.log_z = alive, max(self.log_z, self._top())
         found.evaluations = self.target.evaluations - self.began
         return found
 
     def _worth_more(self, alive: list[Mode]) -> bool:
         """Would a further mode, narrower by as much as those found differ, be seen in some more rounds but not yet?"""
-        if len(alive) < 2:
-            return False
-        self._foresee(alive)
-        return self.found.next < 1 and HOPE < self.found.forecast[self.found.next] < SEEN
+        return len(alive) > 1 and self.found.next < 1 and HOPE < self.found.forecast[self.found.next] < SEEN
 
     def _foresee(self, alive: list[Mode]) -> None:
         known = [m for m in alive if m.isolated] or self.modes[:1]
@@ -226,7 +220,7 @@ class _Search:
             away = np.linalg.norm(gaussian.whiten(mode.at[None]))
             if not mode.maximum or not away < 2 * math.sqrt(gaussian.dim):
                 mode = Mode(gaussian, float(self.target.value(gaussian.mean[None])[0]), maximum=False, isolated=False)
-            if not any(_near(mode, m, 0.3) for m in modes):
+            if not any(near(mode, m, 0.3) for m in modes):
                 modes.append(mode)
         return modes
 
@@ -317,7 +311,6 @@ class _Search:
             else:
                 self.modes[said].hits += 1
             led[left[i]] = said
-        self.found.late += late
         if late > begun.sum() / 2 and begun.sum() > 40 and not born:
             self.ascents = ASCENTS // 4  # a slope without end: few are enough to see that it is one
         return born
@@ -329,10 +322,10 @@ class _Search:
 
     def _add(self, mode: Mode, origin: str) -> int:
         """Its number; that of the mode that it is part of; -1 for what q accounts for."""
-        for k, m in enumerate(self.modes):
-            if m.maximum and _near(mode, m, 1.0) and joined(self.target, m, mode):
-                m.hits += 1
-                return k
+        same = part_of(self.target, self.modes, mode)
+        if same is not None:
+            self.modes[same].hits += 1
+            return same
         mode.log_z, mode.origin = held(self.target, mode, self.rng), origin
         top = max(self._top(), self.log_z)
         mode.alive = mode.maximum and mode.log_z > top - NEGLIGIBLE
@@ -348,7 +341,7 @@ class _Search:
         for k in np.unique(owner):
             if self.modes[k].misfit is None:
                 self.modes[k].misfit = measure_misfit(self.target, self.modes[k], self.rng)
-        residual = _Residual(self.target, [m for m in self.modes if m.maximum])
+        residual = Residual(self.target, [m for m in self.modes if m.maximum])
         limit = np.empty(len(u))
         for k in np.unique(owner):
             limit[owner == k] = self.modes[k].misfit * self.modes[k].radius(u[owner == k]) ** 2
@@ -399,78 +392,3 @@ class _Search:
         order = np.concatenate([[0], 1 + self.rng.permutation(d)])[: max(LINES // (2 * len(ALONG)), 1)]
         x = np.concatenate([-ALONG, ALONG])
         return (mode.at + x[None, :, None] * ways[order][:, None]).reshape(-1, d)
-
-
-def starting_points(
-    modes: list[Mode], known: np.ndarray, frame: np.ndarray, kind: np.ndarray, layout: Layout, rng: np.random.Generator
-) -> Float[np.ndarray, "n D"]:
-    """Far and near, each row by its kind, about the mode that `frame` names."""
-    n, d = len(frame), modes[0].at.size
-    at = np.stack([m.at for m in modes])[frame]
-    sd = np.stack([m.gaussian.sd for m in modes])[frame]
-    e, jitter = rng.standard_normal((n, d)), np.empty((n, d))
-    for k in np.unique(frame):
-        jitter[frame == k] = modes[k].gaussian.apply(e[frame == k]) - modes[k].at
-    low = np.min([modes[k].at - 4 * modes[k].gaussian.sd for k in known], 0)
-    high = np.max([modes[k].at + 4 * modes[k].gaussian.sd for k in known], 0)
-    wide = (high - low) / 2 * rng.choice([1.0, 1.5, 3.0], n)[:, None]
-    about_zero = e * 10 ** rng.uniform(-1, 2, (n, 1))
-    about_mode = at + jitter * 2 ** rng.uniform(0, 7, (n, 1))
-    between = (low + high) / 2 + wide * rng.uniform(-1, 1, (n, d))
-    few = rng.random((n, d)).argsort(1).argsort(1) < rng.integers(1, 4, (n, 1))
-    base = np.where(rng.random((n, 1)) < 0.3, 0.3 * e * np.minimum(1, sd), at + 0.3 * jitter)
-    few_moved = base + few * rng.choice([-1, 1], (n, d)) * sd * 2 ** rng.uniform(1, 7, (n, d))
-    other = modes[known[0]].at * 0 + np.stack([modes[k].at for k in rng.choice(known, n)])
-    related = [
-        -at + 0.5 * jitter,
-        at + (other - np.roll(other, 1, 0)) * rng.uniform(-2, 2, (n, 1)) + 0.5 * jitter,
-        np.stack([p[permutation(layout, rng)] for p in at]) + 0.3 * jitter,
-        at + rng.choice([-1, 1], (n, 1)) * 2 ** rng.uniform(0, 6, (n, 1)) * sd + 0.3 * jitter,
-    ]
-    of_related = np.stack(related)[rng.integers(len(related), size=n), np.arange(n)]
-    return np.stack([about_zero, about_mode, between, few_moved, of_related])[kind, np.arange(n)]
-
-
-def permutation(layout: Layout, rng: np.random.Generator) -> np.ndarray:
-    """Of the flat coordinates: the leading axes of all sites that are as long as one of them, in one new order (labels)."""
-    index, first = np.arange(layout.size), np.cumsum([0, *layout.sizes])
-    lengths = [s[0] for s in layout.shapes if s and s[0] > 1]
-    if not lengths:
-        return index
-    order = rng.permutation(length := int(rng.choice(lengths)))
-    for at, shape, size in zip(first, layout.shapes, layout.sizes, strict=False):
-        if shape and shape[0] == length:
-            index[at : at + size] = at + np.arange(size).reshape(length, -1)[order].reshape(-1)
-    return index
-
-
-def _near(a: Mode, b: Mode, share: float) -> bool:
-    """Closer than this share of the typical radius of one of them."""
-    return bool(min(a.radius(b.at[None])[0], b.radius(a.at[None])[0]) < share * math.sqrt(a.at.size))
-
-
-class _Residual:
-    """log (p - sum_k exp quadratic_k): what the modes leave over; -inf where that is nothing but rounding."""
-
-    def __init__(self, target: Target, modes: list[Mode]):
-        self.target, self.modes = target, modes
-
-    def log_sum(self, u: np.ndarray) -> np.ndarray:
-        return np.logaddexp.reduce([m.quadratic(u) for m in self.modes], 0)
-
-    def __call__(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.of(u, *self.target(u))
-
-    def of(self, u: np.ndarray, value: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        each = np.array([m.quadratic(u) for m in self.modes])
-        total = np.logaddexp.reduce(each, 0)
-        parts = np.exp(each - total)
-        slope = sum(w[:, None] * m.gaussian.precise(m.at - u) for w, m in zip(parts, self.modes, strict=True))
-        x = value - total
-        ratio = np.expm1(np.minimum(x, 30.0))  # p / sum - 1
-        rest = np.where(x > 30, value, total + np.log(np.maximum(ratio, 1e-300)))
-        gradient = np.where(
-            (x > 30)[:, None], g, ((ratio + 1)[:, None] * g - slope) / np.maximum(ratio, 1e-300)[:, None]
-        )
-        none = ~((x > 1e-11 * (1 + np.abs(value))) & np.isfinite(value) & np.isfinite(gradient).all(1))
-        return np.where(none, -np.inf, rest), np.where(none[:, None], 0.0, gradient)

@@ -186,3 +186,41 @@ def forecast(
             seen[which] += 1 - (1 - followed) ** higher
         seen[which] /= max(n // len(modes), 30)
     return dict(zip(widths, seen.min(0).tolist(), strict=True))
+
+
+def near(a: Mode, b: Mode, share: float) -> bool:
+    """Closer than this share of the typical radius of one of them."""
+    return bool(min(a.radius(b.at[None])[0], b.radius(a.at[None])[0]) < share * math.sqrt(a.at.size))
+
+
+def part_of(target: Target, modes: Sequence[Mode], mode: Mode) -> int | None:
+    """The number of the one that this is part of: near, and joined to it; None if it is a mode of its own."""
+    same = (k for k, m in enumerate(modes) if m.maximum and near(mode, m, 1.0) and joined(target, m, mode))
+    return next(same, None)
+
+
+class Residual:
+    """log (p - sum_k exp quadratic_k): what the modes leave over; -inf where that is nothing but rounding."""
+
+    def __init__(self, target: Target, modes: list[Mode]):
+        self.target, self.modes = target, modes
+
+    def log_sum(self, u: np.ndarray) -> np.ndarray:
+        return np.logaddexp.reduce([m.quadratic(u) for m in self.modes], 0)
+
+    def __call__(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.of(u, *self.target(u))
+
+    def of(self, u: np.ndarray, value: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        each = np.array([m.quadratic(u) for m in self.modes])
+        total = np.logaddexp.reduce(each, 0)
+        parts = np.exp(each - total)
+        slope = sum(w[:, None] * m.gaussian.precise(m.at - u) for w, m in zip(parts, self.modes, strict=True))
+        x = value - total
+        ratio = np.expm1(np.minimum(x, 30.0))  # p / sum - 1
+        rest = np.where(x > 30, value, total + np.log(np.maximum(ratio, 1e-300)))
+        gradient = np.where(
+            (x > 30)[:, None], g, ((ratio + 1)[:, None] * g - slope) / np.maximum(ratio, 1e-300)[:, None]
+        )
+        none = ~((x > 1e-11 * (1 + np.abs(value))) & np.isfinite(value) & np.isfinite(gradient).all(1))
+        return np.where(none, -np.inf, rest), np.where(none[:, None], 0.0, gradient)

@@ -272,7 +272,7 @@ def _search(judge: Judgement, case: Case, details: dict) -> None:
     details["search"] = {
         "starts": s.starts, "ascents": s.ascents, "rounds": s.rounds, "evaluations": s.evaluations, "modes": len(s.modes),
         "new": len(s.new), "missed": case.missed, "quiet": s.quiet,
-        "forecast": sorted(s.forecast.items()), "picture": s.picture(),
+        "forecast": sorted(s.forecast.items()),
     }  # fmt: skip
     seen = f"{s.starts:,} starts, {s.ascents:,} followed uphill, led to " + (
         "one mode" if len(s.modes) == 1 else f"{len(s.modes)} modes"

@@ -29,6 +29,7 @@ from . import defaults
 from .iterated import ITERATED
 from .ladder import Ladder
 from .nowhere import at_fault, unreachable
+from .pictures import coordinates as pictured
 from .progress import steps_shown
 from .result import Attempt, Fit
 from .rungs import Step
@@ -165,6 +166,10 @@ def _nowhere(target: Target, seed: int) -> str:
 
 def _packed(target: Target, ladder: Ladder, step: Step, seed, n_draws, seconds, method) -> Fit:
     s = step.solution
+    step.diagnosis.details.update(pictured(step.view, step.own, s, target.names))
+    searched = ladder.searches.get(step.view.label)
+    if searched is not None and "search" in step.diagnosis.details:
+        step.diagnosis.details["search"]["picture"] = searched.picture()
     if s.draws is None:
         u = s.q.sample(np.random.default_rng([seed, 3]), target.affordable(min(n_draws, n_proposals(target.dim)), KEPT))
         log_p, u = evaluated(target, u)

@@ -34,7 +34,6 @@ from ..samplers.chains import gaussian_like, gaussian_of, reported_chains, unvis
 from ..samplers.tilted import settle
 from ..samplers.walls import Support
 from .methods import SOLVERS
-from .pictures import coordinates
 from .view import View
 
 CHECKS = 0.3  # of the budget, kept for the checks
@@ -269,20 +268,20 @@ class Rungs:
         if at_home.corrected == "none" and np.isfinite(weighed.log_p).any():
             move = self._moved(at_home.q, weighed)
             marginals = marginals.marked(move.undetermined)
-        interval, unsettled = self._interval(at_home, marginals), self._unsettled(at_home, home_weighed, marginals)
+        searched, missed = self._modes(view, solution)
         case = Case(
-            at_home, home_weighed, self.target.names, marginals, move,
-            self.improper, testimony, solution.evidence, None if view.back is None else weighed,
-            self.cut or self.target.budget.spent, self.target.budget.used - used, *self._modes(view, solution),
-            interval, unsettled, {} if self.support is None else self.support.told(self.target.names),
+            at_home, home_weighed, self.target.names, marginals, move, self.improper, testimony, solution.evidence,
+            own=None if view.back is None else weighed, spent=self.cut or self.target.budget.spent,
+            evaluations=self.target.budget.used - used, searched=searched, missed=missed,
+            no_room=view.label in self.unsearched, interval=self._interval(at_home, marginals),
+            unsettled=self._unsettled(at_home, home_weighed, marginals),
+            walls={} if self.support is None else self.support.told(self.target.names),
         )  # fmt: skip
-        case = dataclasses.replace(case, no_room=view.label in self.unsearched)
         diagnosis = judge_solution(case)
         reliable = diagnosis.verdict is Verdict.RELIABLE and not self.target.budget.spent
         if reliable and at_home.corrected != "none" and marginals.undetermined.any():
             case = self._settled(view, case, solution, weighed)
             diagnosis = judge_solution(case)
-        diagnosis.details.update(coordinates(view, solution, at_home, self.target.names))
         if not diagnosis.details["open"]:
             tried = [(s.name, s.solution, s.home) for s in self.steps]
             notes = disagreement(at_home, home_weighed, tried, self.target)

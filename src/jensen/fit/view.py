@@ -15,9 +15,8 @@ from ..algorithms.solver import Solution
 from ..algorithms.target import Target
 from ..models.mapped import Mapped
 from ..samplers.chains import agreement
-from ..samplers.ends import Ended, Ends
+from ..samplers.ends import Ends
 from ..samplers.scales import conditional_precision
-from ..tree import Frozen
 
 LEVELS = 3  # of scales of scales
 BLOCK = 1024
@@ -61,7 +60,7 @@ class View:
 
 def ended_view(target: Target, ends: Ends) -> View:
     """The same posterior in coordinates that end at its walls."""
-    own = Target(Ended(target.model, Frozen(ends)), target.batch.rows, target.budget)
+    own = Target(Mapped(target.model, ends), target.batch.rows, target.budget)
     return View(own, ends.host, "walled ")
 
 

@@ -9,18 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from ..algorithms.gaussian import LOG_2PI
-from ..facts import Fact
-from ..models.base import AbstractModel
-from ..tree import Frozen, Layout
 
 LOG_2 = math.log(2)
 MIDDLE = float(scipy.special.log_ndtr(-1.0))
 LIGHT = 0.57  # squared mean over mean square of what is beyond a wall: an exponential has 1/2, a half normal 0.64
 FLAT = 1e-7  # a coefficient of a normal, or of a relation between normals, that is rounding
-KEPT_FACTS = frozenset({Fact.EXACT_LOG_WEIGHT, Fact.DIFFERENTIABLE, Fact.TWICE_DIFFERENTIABLE})
 
 
 class Ends(eqx.Module):
@@ -238,37 +234,3 @@ def _completing(n: np.ndarray, free: list[int]) -> list[int]:
             basis = np.column_stack([basis, rest / np.linalg.norm(rest)])
             chosen.append(j)
     return chosen
-
-
-class Ended(AbstractModel):
-    """A model in coordinates that end at its walls: log p(z(u), x) + log |dz/du|."""
-
-    model: AbstractModel
-    ends: Frozen[Ends]
-
-    @property
-    def facts(self):
-        return self.model.facts & KEPT_FACTS
-
-    @property
-    def plated(self):
-        return self.model.plated
-
-    @property
-    def latents(self):
-        return self.model.latents
-
-    def _within(self, u: PyTree) -> tuple[PyTree, Array]:
-        layout = Layout(self.latents)
-        z, log_det = self.ends.value(layout.ravel(u))
-        return layout.unravel(z), log_det
-
-    def log_density(self, z, x):
-        z, log_det = self._within(z)
-        return self.model.log_density(z, x) + log_det
-
-    def constrain(self, z):
-        return self.model.constrain(self._within(z)[0])
-
-    def traced(self, xs):
-        return Ended(self.model.traced(xs), self.ends)

@@ -84,6 +84,20 @@ def needs_derivatives(target: Target, name: str) -> None:
         )
 
 
+class Halves:
+    """A tree as arrays and a `Static`, which is hashed once for as long as the structure stays."""
+
+    def __init__(self):
+        self._structure, self._static = None, None
+
+    def of(self, tree: PyTree) -> tuple[PyTree, Any]:
+        arrays, static = eqx.partition(tree, eqx.is_array)
+        structure = jax.tree.structure(static)
+        if self._static is None or self._structure != structure:
+            self._structure, self._static = structure, Static(static)
+        return arrays, self._static
+
+
 class Sampler:
     """Chains of one kind on a target, in the coordinates of a transport."""
 
@@ -92,7 +106,7 @@ class Sampler:
         self.target, self.kind = target, kind
         self.price: float | None = None  # seconds a gradient, of a segment that did not compile
         self._called = False
-        self._static: tuple[Any, Any] | None = None
+        self._halves = Halves()
 
     def run(
         self,
@@ -116,13 +130,9 @@ class Sampler:
         if self.kind != "hmc" and n < len(n_leapfrog):  # it does not heed n_leapfrog: one iteration, of its own program
             n, n_leapfrog = 1, n_leapfrog[:1]
         n_leapfrog = np.where(np.arange(len(n_leapfrog)) < n, n_leapfrog, 0)  # no leapfrog, no evaluation
-        tree = (t.traced, transport, t.batch)
-        arrays, static = eqx.partition(tree, eqx.is_array)
-        structure = jax.tree.structure(static)
-        if self._static is None or self._static[0] != structure:
-            self._static = structure, Static(static)
+        arrays, static = self._halves.of((t.traced, transport, t.batch))
         out = _segment(
-            self.kind, self._static[1], t.layout, arrays, jr.key_data(key), jnp.asarray(z),
+            self.kind, static, t.layout, arrays, jr.key_data(key), jnp.asarray(z),
             jnp.broadcast_to(jnp.asarray(step_size, float), (len(z),)), jnp.asarray(n_leapfrog, jnp.int32),
             jnp.asarray(tempering, float),
         )  # fmt: skip

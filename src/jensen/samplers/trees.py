@@ -14,7 +14,7 @@ from ..algorithms.target import Target, flat_log_density
 from ..compiled import compiled
 from ..function import Static
 from ..tree import Layout
-from .kernel import needs_derivatives
+from .kernel import Halves, needs_derivatives
 
 DEEPEST = 10  # doublings of a tree
 ROOM = 32  # draws a chain and a call
@@ -227,17 +227,14 @@ class Trees:
         needs_derivatives(target, "nuts")
         self.target = target
         self.price: float | None = None  # seconds a leapfrog of all chains
-        self._called, self._static = False, None
+        self._called, self._halves = False, Halves()
 
     def run(self, transport: Any, chains: Chain, key: Array, wanted: float, adapting: bool, most: int) -> Run:
         """At most `most` leapfrogs of each chain, fewer where one has ROOM draws."""
         t, began = self.target, time.perf_counter()
-        arrays, static = eqx.partition((t.traced, transport, t.batch), eqx.is_array)
-        structure = jax.tree.structure(static)
-        if self._static is None or self._static[0] != structure:
-            self._static = structure, Static(static)
+        arrays, static = self._halves.of((t.traced, transport, t.batch))
         done, chains, *out = _run(
-            self._static[1], t.layout, arrays, jr.key_data(key), chains, jnp.asarray(wanted, float),
+            static, t.layout, arrays, jr.key_data(key), chains, jnp.asarray(wanted, float),
             jnp.asarray(adapting), jnp.asarray(DEEPEST, jnp.int32), jnp.asarray(most, jnp.int32),
         )  # fmt: skip
         found = Run(chains, *(np.asarray(a) for a in out))
