@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import jensen as jn
+from jensen.report.methods import sentence
 from jensen.report.plots import available, plot
 from jensen.report.style import to_png
 
@@ -60,3 +61,12 @@ def test_the_search_is_shown(funnel, tmp_path):
 def test_where_there_is_nothing_to_show():
     fit = fitted(lambda z: -0.5 * (z**2).sum(), 2)
     assert "search" in available(fit) and not {"coordinates", "walls"} & set(available(fit))
+
+
+def test_every_method_and_its_coordinates_have_a_sentence(funnel, box):
+    for fit in (funnel, box):
+        for name in (fit.options["method"], *(a.family for a in fit.trail)):
+            assert not sentence(name).startswith("A method named"), name
+    assert "learned from the density's curvature" in sentence(funnel.options["method"])
+    assert "end where the density does" in sentence("walled hmc in each mode")
+    assert sentence("something else").startswith("A method named")

@@ -166,7 +166,8 @@ def _nowhere(target: Target, seed: int) -> str:
 
 def _packed(target: Target, ladder: Ladder, step: Step, seed, n_draws, seconds, method) -> Fit:
     s = step.solution
-    step.diagnosis.details.update(pictured(step.view, step.own, s, target.names))
+    if ladder.support is None:  # walls have a picture of their own
+        step.diagnosis.details.update(pictured(step.view, step.own, s, target.names))
     searched = ladder.searches.get(step.view.label)
     if searched is not None and "search" in step.diagnosis.details:
         step.diagnosis.details["search"]["picture"] = searched.picture()
