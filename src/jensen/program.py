@@ -115,6 +115,11 @@ def _body(eqn: Any) -> Any:
     return eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
 
 
+def open_ended(jaxpr: Jaxpr) -> bool:
+    """Does it have a loop whose end depends on its values (an adaptive solver)? Where these are extreme it may not end."""
+    return any(e.primitive.name == "while" or any(map(open_ended, _inner(e.params))) for e in jaxpr.eqns)
+
+
 def _inner(params: dict) -> Iterator[Jaxpr]:
     for value in params.values():
         for part in value if isinstance(value, (tuple, list)) else (value,):

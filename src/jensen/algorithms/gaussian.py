@@ -140,7 +140,13 @@ def one_gaussian(q: Gaussian | Mixture) -> Gaussian:
 
 
 def standardised_draws(n: int, dim: int, seed: int) -> Float[np.ndarray, "n D"]:
-    """Quasi-random normal draws (scrambled Sobol) with mean exactly 0 and covariance exactly I; needs n > dim."""
+    """Quasi-random normal draws (scrambled Sobol) with mean exactly 0 and covariance exactly I. Of n <= dim draws, for which
+    such a sequence is far from random: antithetic normal ones, of which the variances are exact."""
+    if n <= dim:
+        half = np.random.default_rng(seed).standard_normal((-(-n // 2), dim))
+        eps = np.concatenate([half, -half])[:n]
+        eps = eps - eps.mean(0)
+        return eps / eps.std(0)
     sobol = qmc.Sobol(dim, rng=np.random.default_rng(seed)) if dim <= qmc.Sobol.MAXDIM else None
     if sobol is None:
         eps = np.random.default_rng(seed).standard_normal((n, dim))

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from scipy.special import gammaln
 
 from .gaussian import Gaussian, Mixture, StudentT, one_gaussian
-from .importance import Weighted, corrected, n_proposals, weigh
+from .importance import Weighted, corrected, n_weighed, weigh
 from .solver import AbstractSolver, Solution
 from .target import Target
 
@@ -123,7 +123,7 @@ class Tails(AbstractSolver):
             ):
                 return start  # what is wrong with q is not its tails
             candidate = fit_tails(base, weighed)
-            weighed = weigh(target, candidate.proposal(), n_proposals(target.dim), seed + 1000 * (i + 1))
+            weighed = weigh(target, candidate.proposal(), n_weighed(target), seed + 1000 * (i + 1))
             if best is None or _quality(weighed) > _quality(best):
                 best, q = weighed, candidate
             if i > 0 and weighed.khat < GOOD_KHAT and weighed.ess > GOOD_ESS:

@@ -13,7 +13,7 @@ from .gaussian import Gaussian, Mixture, defensive
 from .solver import AbstractSolver, Solution
 from .target import BLOCK, Target
 
-N_PROPOSALS = 8192
+N_PROPOSALS, FEWEST = 8192, 512
 WEIGHING = 0.5  # of what is left of the budget
 AT_LEAST = 2  # draws, if the budget is overdrawn
 HOPELESS = 0.02  # effective share of the draws
@@ -23,7 +23,12 @@ NUMBERS = 5 * 10**6  # held at once: above, there are fewer draws
 
 def n_proposals(dim: int) -> int:
     """8,192, and fewer above 600 dimensions, where memory counts."""
-    return max(512, min(N_PROPOSALS, NUMBERS // dim))
+    return max(FEWEST, min(N_PROPOSALS, NUMBERS // dim))
+
+
+def n_weighed(target: Target) -> int:
+    """As many, and fewer where evaluations are dear."""
+    return target.fewer(n_proposals(target.dim), FEWEST)
 
 
 @dataclasses.dataclass
@@ -74,9 +79,18 @@ def weigh(target: Target, proposal: Any, n: int, seed: int) -> Weighted:
     more = target.affordable(n - n // 8, WEIGHING, least=0)
     if eighth < n // 8 or not more:
         return first
-    rest = _weigh(target, proposal, more, [seed, 6])
-    join = lambda name: np.concatenate([getattr(first, name), getattr(rest, name)])
-    undefined = np.average([first.undefined, rest.undefined], weights=[eighth, more])
+    return _joined(first, _weigh(target, proposal, more, [seed, 6]))
+
+
+def weigh_more(target: Target, proposal: Any, weighed: Weighted, n: int, seed: int) -> Weighted:
+    """With n more draws of the same proposal, or as many as the budget pays for."""
+    more = target.affordable(n, WEIGHING, least=0)
+    return _joined(weighed, _weigh(target, proposal, more, [seed, 12])) if more else weighed
+
+
+def _joined(a: Weighted, b: Weighted) -> Weighted:
+    join = lambda name: np.concatenate([getattr(a, name), getattr(b, name)])
+    undefined = np.average([a.undefined, b.undefined], weights=[len(a.u), len(b.u)])
     return weighted(join("u"), join("log_p"), join("log_q"), float(undefined))
 
 
@@ -140,7 +154,7 @@ def corrected(weighed: Weighted, start: Solution, n: int, seed: int, q: Any = No
 class Importance(AbstractSolver):
     """Importance resampling with Pareto-smoothed weights, from q with a quarter of t5 tails.
 
-    Cost:       8,192 evaluations.
+    Cost:       8,192 evaluations; 512 and more where they are dear.
     Reference:  Vehtari et al. (2024); Owen and Zhou (2000) for the defensive mixture.  [vehtari2024psis]
     """
 
@@ -155,5 +169,5 @@ class Importance(AbstractSolver):
         start = start or NaturalGradient().solve(target, None, seed)
         if start.q is None:
             return start
-        n = self.n or n_proposals(target.dim)
+        n = self.n or n_weighed(target)
         return corrected(weigh(target, proposal_of(start.q), n, seed), start, n // 2, seed)

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from .ascent import ascend
 from .budget import OutOfBudget
-from .gaussian import Gaussian, safe_cholesky, standardised_draws
+from .gaussian import LOG_2PI, Gaussian, safe_cholesky, standardised_draws
 from .solver import AbstractSolver, Solution
 from .target import BLOCK, Target
 
@@ -15,6 +16,11 @@ DAMPINGS = np.array([0.0, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1e4])  # tried in 
 STEP = 1e-4  # of the finite differences, in units of the local scale
 FLOOR = 1e-10  # relative to the largest curvature of the scaled Hessian
 RUNAWAY = 1e30
+WIDE = 100  # dimensions above which a Hessian costs more than a climb by gradients
+FEWEST_STARTS, FEWEST_DRAWS = 2, 8  # of a density that is dear
+CLIMB, CLOSE_ENOUGH = 300, 1e-3  # steps; g^T H g, twice the gain that is left
+ONE_END = 0.1  # of a local scale: ends that are no further apart, and as high, are one
+MODE, AT_TOP = 3.0, 0.1  # nats a dimension by which the ELBO at a mode may lie below its integral; |L^T g| there
 DISTINCT = 1.0  # local Gaussians whose means are closer than this (whitened, each of the other's sd) are one
 
 
@@ -30,6 +36,8 @@ class Path:
     elbo: float = -np.inf
     done: bool = False
     worse: int = 0
+    local: Gaussian | None = None  # where the last Hessian was taken, by its absolute value
+    least: float = -np.inf  # eigenvalue of minus that Hessian, relative to the largest
 
 
 class Laplace(AbstractSolver):
@@ -38,7 +46,9 @@ class Laplace(AbstractSolver):
     Definition: saddle-free Newton, u <- u + (|H| + damping)^-1 g in coordinates scaled to |H_ii| = 1, by differences of
                 batched gradients. Hierarchies may have no mode, so of the local Gaussians along each path the one with
                 the highest ELBO on fixed standardised draws is kept; distinct ones (up to `n_components`) are all kept.
-    Cost:       2 D gradients an iteration and a start.
+                Where evaluations are dear, or dimensions many, limited-memory BFGS goes first, from fewer starts, and
+                Newton from its distinct ends; from the starts only if these turn out to be no modes.
+    Cost:       2 D gradients an iteration and a start; about 50 and then 4 D a start where BFGS goes first.
     Reference:  Dauphin et al. (2014); Tierney and Kadane (1986).  [dauphin2014saddlefree]
     """
 
@@ -50,8 +60,13 @@ class Laplace(AbstractSolver):
     def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         n = self.n_starts or (8 if target.dim <= 30 else 5 if target.dim <= 150 else 3)
         u, value, gradient = starting_points(target, seed, n)
-        paths = [Path(*p, scale=1 + 0 * np.abs(p[0])) for p in zip(u, value.tolist(), gradient, strict=True)]
-        found = search(target, paths, seed, self.max_iterations)
+        some = np.linspace(0, len(u) - 1, min(len(u), target.fewer(n, FEWEST_STARTS))).astype(int)
+        paths = [Path(u[i], float(value[i]), gradient[i], scale=np.ones(target.dim)) for i in some]
+        found: list[Path] = []
+        if target.smooth and paths and (target.pace.effort < 1 or target.dim > WIDE):
+            found = search(target, ends(target, u[some]), seed, self.max_iterations)
+        if not any(_is_mode(p) for p in found):
+            found += search(target, paths, seed, self.max_iterations)
         return modes_solution(target, found, self.n_components)
 
 
@@ -76,6 +91,34 @@ def starts(rng: np.random.Generator, d: int) -> Float[np.ndarray, "S D"]:
     return np.concatenate([*pool, rng.standard_normal((BLOCK, d)) * 10.0 ** rng.uniform(-1, 2, (BLOCK, 1))])
 
 
+def ends(target: Target, u: Float[np.ndarray, "P D"]) -> list[Path]:
+    """Where climbs by gradients from these points come to an end: the distinct ends."""
+    found: list[Path] = []
+    for way in sorted(_climbed(target, u), key=lambda t: -t.value[-1]):
+        scale = np.sqrt(way.alpha[-1])
+        far = lambda p, at=way.end, s=scale: np.abs((p.u - at) / (p.scale + s)).max() > ONE_END
+        if np.isfinite(scale).all() and np.abs(way.end).max() < RUNAWAY and all(far(p) for p in found):
+            found.append(Path(way.end, way.value[-1], way.gradient[-1], scale))
+    return found
+
+
+def _climbed(target: Target, u: np.ndarray) -> list:
+    try:
+        stop = lambda: target.budget.spent
+        return ascend(target, u, max_iterations=CLIMB, tolerance=CLOSE_ENOUGH, stop=stop, keep=False)
+    except OutOfBudget:
+        return []
+
+
+def _is_mode(path: Path) -> bool:
+    """Did this path end at a maximum, and is the Gaussian there roughly what the density is? A funnel has an end that is no
+    maximum, or one in its neck."""
+    if path.local is None or path.least <= 0 or np.linalg.norm(path.local.pull(path.gradient[None])) > AT_TOP:
+        return False
+    integral = path.value + 0.5 * path.u.size * LOG_2PI + path.local.log_det
+    return bool(path.elbo > integral - 1 - MODE * path.u.size)
+
+
 def hessians(target: Target, u: np.ndarray, step: np.ndarray) -> Float[np.ndarray, "K D D"]:
     """Hessians of the log density at K points, by central differences of gradients with steps (K, D)."""
     k, d = u.shape
@@ -89,7 +132,8 @@ def hessians(target: Target, u: np.ndarray, step: np.ndarray) -> Float[np.ndarra
 
 def search(target: Target, paths: list[Path], seed: int, max_iterations: int) -> list[Path]:
     """Runs the paths side by side until each has settled."""
-    eps = standardised_draws(max(BLOCK, 2 * target.dim), target.dim, seed)
+    few = target.fewer(BLOCK, FEWEST_DRAWS)
+    eps = standardised_draws(few if few < BLOCK else max(BLOCK, 2 * target.dim), target.dim, seed)[:few]
     for i in range(max_iterations):
         live = [p for p in paths if not p.done]
         if not live or (target.budget.spent and i > 0):  # a first look is always taken: there must be a q to judge
@@ -120,14 +164,15 @@ def _newton(path: Path, h: np.ndarray) -> tuple[np.ndarray, Gaussian]:
     size = np.maximum(np.abs(values), FLOOR * max(np.abs(values).max(), 1e-300))
     pulled = vectors.T @ (scale * path.gradient)
     fan = (pulled / (size + DAMPINGS[:, None])) @ vectors.T * scale
-    path.scale = scale
+    path.scale, path.least = scale, float(values[0] / max(np.abs(values).max(), 1e-300))
     flat = np.maximum(size, 1e-4)  # a nearly flat direction: no wider than 100 local scales
     covariance = (vectors / flat) @ vectors.T
-    return fan, Gaussian(path.u, safe_cholesky(scale[:, None] * covariance * scale))
+    path.local = Gaussian(path.u, safe_cholesky(scale[:, None] * covariance * scale))
+    return fan, path.local
 
 
 def _keep_best(target: Target, live: list[Path], locals_: list[Gaussian], eps: np.ndarray) -> None:
-    value = target(np.concatenate([q.apply(eps[:BLOCK]) for q in locals_]))[0].reshape(len(live), BLOCK)
+    value = target(np.concatenate([q.apply(eps) for q in locals_]))[0].reshape(len(live), len(eps))
     for path, q, v in zip(live, locals_, value, strict=True):
         elbo = float(v.mean() + q.entropy()) if np.isfinite(v).all() else -np.inf
         if elbo > path.elbo or path.best is None:

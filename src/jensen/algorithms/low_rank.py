@@ -9,6 +9,7 @@ from scipy.linalg import solve_triangular
 from .gaussian import LOG_2PI, Gaussian, Mixture, defensive, safe_cholesky
 
 DENSE = 600  # largest dimension for which a covariance is formed
+DENSE_OF_DEAR = 1500  # the same where an evaluation costs more than that
 FLOOR = 1e-10  # of an eigenvalue, relative to the largest: rounding may leave a quasi-Newton matrix indefinite
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ ROOM = 1.0  # nats above what was usual that still is
 SHARE = 0.25  # of what is left of a budget
 SEEN, HOPE = 0.5, 0.05  # chance of having seen a further mode: enough; from which more rounds may bring enough
 WIDTHS = 1.0, 0.7, 0.5, 0.35  # of imagined modes, relative to those found
+FEWEST, FEWEST_ASCENTS = 48, 8  # of a density that is dear
 KEPT = 4000  # starts that are remembered, for pictures
 BY_Q = 10**6  # an ascent that came to where q has mass enough
 HEAVY = len(KINDS)  # a draw of q with a large weight
@@ -96,7 +98,7 @@ class Searched:
         return out
 
 
-def search_modes(target: Target, q: Any, weighed: Weighted, seed: int) -> Searched | None:
+def search_modes(target: Target, q: Any, weighed: Weighted, seed: int, maxima: Sequence[Mode] = ()) -> Searched | None:
     """Looks for modes beside those of q.
 
     Definition: rounds of 512 starts: about 0 at all distances, about the modes at 1 to 128 sd, in their box and thrice it,
@@ -105,17 +107,18 @@ def search_modes(target: Target, q: Any, weighed: Weighted, seed: int) -> Search
                 come to a known mode or to where q has mass enough. Beside them, ascents of log (p - sum_k exp quadratic_k)
                 from explained points where the density lies above: modes in the shade of others. Ends are polished by
                 Newton, merged where the line between two does not dip, and kept within 9 nats. At least two rounds (four
-                where there are several modes), and on until nothing new comes.
-    Arguments:  q: Gaussian or mixture of Gaussians, weighed.
+                where there are several modes), and on until nothing new comes. Of a density that is dear fewer of all: the
+                forecast says what that costs.
+    Arguments:  q: Gaussian or mixture of Gaussians, weighed.   maxima: of log p, where they are known.
     Cost:       about 4,000 gradients where there is one mode; at most 60,000, or a quarter of the budget.
     Returns:    None where there is no gradient, q has no density anywhere, or the budget leaves no room.
     Cannot:     find a mode narrower than those known in many dimensions; `forecast` says so.
     """
     finite = np.isfinite(weighed.log_p)
-    if not target.smooth or not finite.any() or target.affordable(MOST, SHARE, least=0) < STARTS:
+    if not target.smooth or not finite.any() or target.affordable(MOST, SHARE, least=0) < target.fewer(STARTS, FEWEST):
         return None
     try:
-        return _Search(target, q, weighed, seed).run()
+        return _Search(target, q, weighed, seed, maxima).run()
     except OutOfBudget:  # before the first round
         return None
 
@@ -145,9 +148,11 @@ def follow(target: Target, found: Searched, u: Float[np.ndarray, "n D"], seed: i
 
 
 class _Search:
-    def __init__(self, target: Target, q: Any, weighed: Weighted, seed: int):
-        self.target, self.rng = target, np.random.default_rng([seed, 77])
-        self.most = target.affordable(MOST, SHARE)
+    def __init__(self, target: Target, q: Any, weighed: Weighted, seed: int, maxima: Sequence[Mode]):
+        self.target, self.rng, self.maxima = target, np.random.default_rng([seed, 77]), maxima
+        self.most = target.affordable(target.fewer(MOST), SHARE)
+        self.ascents = target.fewer(ASCENTS, FEWEST_ASCENTS)
+        self.quarter, self.a_round = max(self.ascents // 4, 2), target.fewer(A_ROUND)
         self.began = target.evaluations
         self.proposal = proposal_of(q)
         log_w, finite = weighed.log_p - weighed.log_q, np.isfinite(weighed.log_p)
@@ -158,7 +163,6 @@ class _Search:
         self.excess = log_w[finite]
         self.modes = self._of(q)
         self.lined: set[int] = set()
-        self.ascents = ASCENTS
         self.followed = self.unexplained = self.by_q = 0
         self.looked: list[np.ndarray] = []
         self.led: list[np.ndarray] = []
@@ -174,7 +178,7 @@ class _Search:
                 born = self._round()
                 alive = self._alive()
                 ends = sum(m.hits for m in self.modes) + self.by_q
-                single = sum(m.hits == 1 for m in alive) / max(ends, 1)
+                single = sum(m.hits == 1 and m.origin != "" for m in alive) / max(ends, 1)
                 least = ROUNDS if len(alive) < 2 else ROUNDS_OF_SEVERAL
                 found.quiet = found.rounds >= least and born == 0 and single < SINGLE
                 if found.quiet:
@@ -213,16 +217,23 @@ class _Search:
 
     # ---- what is known -------------------------------------------------------------------------------------------
     def _of(self, q: Any) -> list[Mode]:
-        """The modes of q's components; where Newton leads away or to no maximum, the component as it is."""
+        """The modes of q's components; where Newton leads away or to no maximum, the component as it is. Where maxima are
+        known there is no Newton, and those that are no component's come last."""
         modes: list[Mode] = []
         for gaussian in getattr(q, "components", None) or [q]:
-            mode = polished(self.target, gaussian.mean, gaussian)
-            away = np.linalg.norm(gaussian.whiten(mode.at[None]))
-            if not mode.maximum or not away < 2 * math.sqrt(gaussian.dim):
+            mode = self._mode_of(gaussian)
+            away = math.inf if mode is None else np.linalg.norm(gaussian.whiten(mode.at[None]))
+            if mode is None or not mode.maximum or not away < 2 * math.sqrt(gaussian.dim):
                 mode = Mode(gaussian, float(self.target.value(gaussian.mean[None])[0]), maximum=False, isolated=False)
             if not any(near(mode, m, 0.3) for m in modes):
                 modes.append(mode)
-        return modes
+        others = [m for m in self.maxima if not any(m is k for k in modes)]
+        return modes + [dataclasses.replace(m, origin="a climb from q's starts") for m in others]
+
+    def _mode_of(self, gaussian: Any) -> Mode | None:
+        if not self.maxima:
+            return polished(self.target, gaussian.mean, gaussian)
+        return next((m for m in self.maxima if m.radius(gaussian.mean[None])[0] < math.sqrt(gaussian.dim)), None)
 
     def _alive(self) -> list[Mode]:
         top = self._top()
@@ -273,12 +284,12 @@ class _Search:
         if len(left) <= self.ascents:
             return left
         above = value[left] - np.max([m.quadratic(u[left]) for m in self.modes], 0)
-        first = left[np.argsort(-above)][: self.ascents // 4]
+        first = left[np.argsort(-above)][: self.quarter]
         rest = self.rng.permutation(np.setdiff1d(left, first))
         return np.concatenate([first, rest[: self.ascents - len(first)]])
 
     def _ascend(self, u, value, g, frame, kind, left, led) -> int:
-        room = min(A_ROUND, self.most - (self.target.evaluations - self.began))
+        room = min(self.a_round, self.most - (self.target.evaluations - self.began))
         frames = [m.gaussian for m in self.modes]
         c = Climbs(self.target, u[left], value[left], g[left], frames, frame[left], self._known, room)
         begun = c.state != WAITING
@@ -312,13 +323,13 @@ class _Search:
                 self.modes[said].hits += 1
             led[left[i]] = said
         if late > begun.sum() / 2 and begun.sum() > 40 and not born:
-            self.ascents = ASCENTS // 4  # a slope without end: few are enough to see that it is one
+            self.ascents = self.quarter  # a slope without end: few are enough to see that it is one
         return born
 
     @property
     def _polishes(self) -> int:
         """How many ends a round may polish: for what its ascents may cost, and at least two."""
-        return int(np.clip(A_ROUND // (4 * (2 * self.target.dim + 4)), 2, POLISHED))
+        return int(np.clip(self.a_round // (4 * (2 * self.target.dim + 4)), 2, POLISHED))
 
     def _add(self, mode: Mode, origin: str) -> int:
         """Its number; that of the mode that it is part of; -1 for what q accounts for."""
@@ -347,7 +358,7 @@ class _Search:
             limit[owner == k] = self.modes[k].misfit * self.modes[k].radius(u[owner == k]) ** 2
         above = value - residual.log_sum(u) - limit - 1e-10 * (1 + np.abs(value))
         at = np.flatnonzero(above > 0)
-        at = np.concatenate([at[np.argsort(-above[at])][: ASCENTS // 4], self.rng.permutation(at)[: ASCENTS // 4]])
+        at = np.concatenate([at[np.argsort(-above[at])][: self.quarter], self.rng.permutation(at)[: self.quarter]])
         at = np.unique(at)
         if not len(at):
             return 0
@@ -355,7 +366,7 @@ class _Search:
         rest, slope = residual(u)
         ok = np.isfinite(rest)
         u, frame, rest, slope = u[ok], frame[ok], rest[ok], slope[ok]
-        room = min(A_ROUND, self.most - (self.target.evaluations - self.began))
+        room = min(self.a_round, self.most - (self.target.evaluations - self.began))
         frames = [m.gaussian for m in self.modes]
         c = Climbs(residual, u, rest, slope, frames, frame, None, room)
         born = tried = 0
@@ -372,14 +383,14 @@ class _Search:
     def _starts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Points, the mode in whose coordinates each ascends, and the kind of each."""
         known = [k for k, m in enumerate(self.modes) if m.alive] or [0]
-        n = STARTS if len(known) == 1 else STARTS_OF_SEVERAL
+        n = self.target.fewer(STARTS if len(known) == 1 else STARTS_OF_SEVERAL, FEWEST)
         frame = self.rng.choice(known, n)
         kind = np.arange(n) % len(KINDS)
         u = starting_points(self.modes, np.array(known), frame, kind, self.target.layout, self.rng)
         new = [k for k in known if k not in self.lined][:2]
         self.lined.update(new)
         lines = [self._lines(self.modes[k]) for k in new]
-        heavy = self.draws[np.argsort(-self.excess)[: ASCENTS // 4]] if self.found.rounds == 1 else self.draws[:0]
+        heavy = self.draws[np.argsort(-self.excess)[: self.quarter]] if self.found.rounds == 1 else self.draws[:0]
         frame = np.concatenate([frame, *(np.full(len(p), k) for k, p in zip(new, lines, strict=True))])
         frame = np.concatenate([frame, self.rng.choice(known, len(heavy))])
         kind = np.concatenate([kind, np.full(sum(map(len, lines)), KINDS.index("along coordinates"))])
@@ -389,6 +400,8 @@ class _Search:
         """Through a mode, along all coordinates at once and along each (as many as there is room for)."""
         sd, d = mode.gaussian.sd, self.target.dim
         ways = np.concatenate([sd[None], np.diag(sd)])
-        order = np.concatenate([[0], 1 + self.rng.permutation(d)])[: max(LINES // (2 * len(ALONG)), 1)]
-        x = np.concatenate([-ALONG, ALONG])
+        along = ALONG[:: round(1 / self.target.pace.effort**0.5)]
+        lines = self.target.fewer(LINES) // (2 * len(along))
+        order = np.concatenate([[0], 1 + self.rng.permutation(d)])[: max(lines, 1)]
+        x = np.concatenate([-along, along])
         return (mode.at + x[None, :, None] * ways[order][:, None]).reshape(-1, d)

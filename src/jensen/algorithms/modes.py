@@ -21,6 +21,7 @@ CURVED = (
 SETTLED = 1e-2  # Newton decrement: its half square is the gain that is left
 DIP = 1.0  # nats by which the density falls between two modes
 TIGHT = 0.02  # relative misfit of a quadratic that explains a point
+FEWEST = 12  # draws, where they are dear
 NEAR = 0.7  # of the typical radius: there a point is a mode's, roughly
 
 
@@ -69,7 +70,7 @@ def polished(target: Target, u: Float[np.ndarray, " D"], like: Gaussian) -> Mode
     root: Any = np.diag(like.root) if like.diagonal else like.root
     least = decrement = math.inf
     for i in range(NEWTON):
-        values, vectors = np.linalg.eigh(-_whitened_hessian(target, u, root, STEP if i else FIRST_STEP))
+        values, vectors = np.linalg.eigh(-whitened_hessian(target, u, root, STEP if i else FIRST_STEP))
         top = max(np.abs(values).max(), 1e-300)
         least = values.min() / top
         new = root @ (vectors / np.sqrt(np.maximum(np.abs(values), FLAT * max(top, 1.0))))
@@ -92,7 +93,7 @@ def polished(target: Target, u: Float[np.ndarray, " D"], like: Gaussian) -> Mode
     return Mode(Gaussian(u, root), float(value), maximum, isolated=maximum and bool(least > CURVED))
 
 
-def _whitened_hessian(target: Target, u: np.ndarray, root: np.ndarray, step: float) -> np.ndarray:
+def whitened_hessian(target: Target, u: np.ndarray, root: np.ndarray, step: float) -> np.ndarray:
     d = u.size
     value, g = target(np.concatenate([u + step * root.T, u - step * root.T]))
     g = np.where(np.isfinite(value)[:, None], g, np.nan)
@@ -100,18 +101,31 @@ def _whitened_hessian(target: Target, u: np.ndarray, root: np.ndarray, step: flo
     return np.nan_to_num((h + h.T) / 2, nan=0.0, posinf=0.0, neginf=0.0)
 
 
+def modes_of(paths: Sequence[Any]) -> list[Mode]:
+    """The ends of Newton's paths (`laplace.Path`) that are maxima, as modes."""
+    found = []
+    for path in paths:
+        if path.local is None:
+            continue
+        mode = Mode(Gaussian(path.u, path.local.root), path.value, path.least > -SADDLE, path.least > CURVED)
+        if mode.maximum and np.linalg.norm(mode.gaussian.pull(path.gradient[None])) < 10 * SETTLED:
+            found.append(mode)
+    return found
+
+
 def held(target: Target, mode: Mode, rng: np.random.Generator, df: float = 8.0) -> float:
-    """log of the integral of p about a mode, by one block of draws of a Student t."""
+    """log of the integral of p about a mode, by one block of draws of a Student t, or fewer."""
     t = StudentT(mode.gaussian, df)
-    u = t.sample(rng, BLOCK)
+    u = t.sample(rng, target.fewer(BLOCK, FEWEST))
     with np.errstate(invalid="ignore"):
-        found = float(np.logaddexp.reduce(target.value(u) - t.log_prob(u)) - math.log(BLOCK))
+        found = float(np.logaddexp.reduce(target.value(u) - t.log_prob(u)) - math.log(len(u)))
     return found if math.isfinite(found) else -math.inf
 
 
 def measure_misfit(target: Target, mode: Mode, rng: np.random.Generator) -> float:
     """How far log p is from the quadratic, over r^2, at 0.5 to 2.5 times the typical distance: ten times the upper quartile."""
-    e = rng.standard_normal((BLOCK // 2, target.dim)) * rng.uniform(0.5, 2.5, (BLOCK // 2, 1))
+    n = target.fewer(BLOCK // 2, FEWEST)
+    e = rng.standard_normal((n, target.dim)) * rng.uniform(0.5, 2.5, (n, 1))
     square = (e**2).sum(1)
     gap = np.abs(target.value(mode.gaussian.apply(e)) - mode.value + 0.5 * square) / square
     return 10 * float(np.quantile(np.where(np.isfinite(gap), gap, np.inf), 0.75)) + 1e-10
@@ -174,13 +188,14 @@ def forecast(
     size = np.array(widths)
     seen = np.zeros((len(modes), len(widths)))
     for which, mode in enumerate(modes):
+        z = mode.gaussian.whiten(starts)
         for _ in range(max(n // len(modes), 30)):
             e = rng.standard_normal(starts.shape[1])
             away = mode.gaussian.apply((e / np.linalg.norm(e))[None])[0] - mode.at
             centre = mode.at + away * np.exp(rng.uniform(math.log(6), math.log(60)))
             if min(m.radius(centre[None])[0] for m in modes) < 5:
                 centre = mode.at + 60 * away
-            square = (mode.gaussian.whiten(starts - centre + mode.at) ** 2).sum(1)
+            square = ((z - mode.gaussian.whiten(centre[None])) ** 2).sum(1)
             constant = math.log(share) + log_z - mode.gaussian.log_det - 0.5 * e.size * (LOG_2PI + 2 * np.log(size))
             higher = (constant - 0.5 * square[:, None] / size**2 > known[:, None]).sum(0)
             seen[which] += 1 - (1 - followed) ** higher

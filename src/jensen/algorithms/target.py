@@ -1,5 +1,6 @@
 """A model as the solvers see it: a log density over flat vectors, in double precision, many at once, counted."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,22 +13,44 @@ from jaxtyping import Array, Float, PyTree
 
 from ..arrays import lifted
 from ..batch import Batch
-from ..compiled import compiled
+from ..compiled import Recent, compiled
 from ..facts import Fact
 from ..function import Static
 from ..models.base import AbstractModel
+from ..program import open_ended
 from ..tree import Layout
 from .budget import Budget, OutOfBudget
 from .pace import Pace
 from .reported import Reported
 
 BLOCK = 64  # points evaluated by one call of the one compiled program
+NEAR, GROWTH = (
+    2.0,
+    3.0,
+)  # of a density that may not end far out: where it is looked at first, and by how much further then
+COMPARABLE = 50.0  # nats a dimension below the highest: as far as that it is looked further
+ACCURACY, ACCURACY_OF_DEAR = 0.015, 0.03
 DIFFERENCE = 1e-5  # step of central differences for a density without derivatives, relative to 1 + |u|
 
 
 def flat_log_density(model: AbstractModel, layout: Layout, batch: Batch, u: Float[Array, " D"]) -> Float[Array, ""]:
     """log p(u, data) of one flat vector."""
     return model.log_density(layout.unravel(u), batch)
+
+
+def in_turn(density: Callable, arrays: PyTree) -> Callable:
+    """u -> density(arrays, u), of which `vmap` takes one point after the other, value and gradient together."""
+    both = jax.custom_batching.sequential_vmap(jax.value_and_grad(density, argnums=1))
+
+    @jax.custom_vjp
+    def value(arrays: PyTree, u: Float[Array, " D"]) -> Float[Array, ""]:
+        return both(arrays, u)[0]
+
+    value.defvjp(both, lambda gradient, tangent: (None, tangent * gradient))
+    return lambda u: value(arrays, u)
+
+
+_OPEN_ENDED: Recent[bool] = Recent(256)
 
 
 class FlatDensity:
@@ -43,6 +66,11 @@ class FlatDensity:
         arrays, batch = jax.tree.unflatten(treedef, leaves)
         model = eqx.combine(arrays, static.tree)
         return lambda u: flat_log_density(model, layout, batch, u)
+
+    def open_ended(self, leaves: tuple[Array, ...]) -> bool:
+        """Is there a loop in it that may not end?"""
+        trace = lambda: jax.make_jaxpr(self.log_density(leaves))(jnp.zeros(self.key[1].size))
+        return _OPEN_ENDED.get(self, lambda: open_ended(trace().jaxpr))
 
     def __hash__(self) -> int:
         return self._hash
@@ -83,16 +111,21 @@ class Target:
     """log p(u, data) for flat u in R^D and its gradient, on the host, in float64.
 
     Attributes: model: in double precision.   traced: the same as it is compiled.
+                asked: the accuracy that the user wants, or None.
+                reach: of a density with a loop that may not end far out (an ODE by an adaptive solver): the largest |u_i|
+                at which it was comparable to the highest. It is taken as 0 beyond three times that and a little more.
 
     Definition: u is the model's latent (unconstrained) in one vector. Where the density or its gradient is not finite
                 the value is -inf and the gradient 0: a region of no mass, counted in `n_not_a_number` where it was NaN,
                 in `n_outside` where it was -inf itself.
-    Cost:       one compiled program of a fixed shape, whatever the solver. Without DIFFERENTIABLE the gradient is a
-                central difference: 2 D values.
+    Cost:       one compiled program of a fixed shape, whatever the solver; a second one where an evaluation takes long
+                (`Pace`). Without DIFFERENTIABLE the gradient is a central difference: 2 D values.
     Must be made and used under `jax.enable_x64(True)`.
     """
 
-    def __init__(self, model: AbstractModel, rows: PyTree = None, budget: Budget | None = None):
+    def __init__(
+        self, model: AbstractModel, rows: PyTree = None, budget: Budget | None = None, accuracy: float | None = None
+    ):
         self.layout = Layout(model.latents)
         self.dim, self.names = self.layout.size, self.layout.names()
         self.model, self.batch = model.lifted(), Batch(lifted(rows), None)
@@ -102,10 +135,21 @@ class Target:
         leaves, treedef = jax.tree.flatten((arrays, self.batch))
         self.leaves, self.program = tuple(leaves), FlatDensity(Static(static), self.layout, treedef)
         self.reported = Reported(self.model, self.layout)
-        self.budget = budget if budget is not None else Budget.unlimited()
-        self.pace = Pace(self.budget, BLOCK)
+        self.budget, self.asked = budget if budget is not None else Budget.unlimited(), accuracy
+        self.peak = -math.inf  # the highest value within reach, where there is such a thing
+        self.pace = Pace(self.budget, BLOCK, self.dim)
+        self.reach = NEAR if self.program.open_ended(self.leaves) else math.inf
         self.evaluations, self.seconds, self.n_not_a_number, self.n_outside = 0, 0.0, 0, 0
         self.highest: tuple[float, np.ndarray | None] = -np.inf, None  # of all points, where the budget has an end
+
+    def like(self, model: AbstractModel, rows: PyTree = None) -> "Target":
+        """Another model's, with the same budget and accuracy."""
+        return Target(model, rows, self.budget, self.asked)
+
+    @property
+    def accuracy(self) -> float:
+        """The standard error of a mean, in sd, at which sampling stops: as asked, or by the price of an evaluation."""
+        return self.asked or min(ACCURACY / math.sqrt(self.pace.effort), ACCURACY_OF_DEAR)
 
     def __call__(
         self, u: Float[np.ndarray, "n D"], careful: bool = False
@@ -114,7 +158,8 @@ class Target:
 
         Raises: OutOfBudget, where the budget is overdrawn before all points are evaluated.
         """
-        value, gradient = self._evaluated(np.asarray(u, np.float64), careful)
+        u = np.asarray(u, np.float64)
+        value, gradient = self._within_reach(u, careful) if self.reach < math.inf else self._evaluated(u, careful)
         bad = ~(np.isfinite(value) & np.isfinite(gradient).all(1))
         if bad.any():
             value, gradient = np.where(bad, -np.inf, value), np.where(bad[:, None], 0.0, gradient)
@@ -122,7 +167,7 @@ class Target:
 
     def value(self, u: Float[np.ndarray, "n D"], careful: bool = False) -> Float[np.ndarray, " n"]:
         """Values alone; by the same program where there is a gradient: one more compilation costs more than it saves."""
-        if self.smooth:
+        if self.smooth or self.reach < math.inf:
             return self(u, careful)[0]
         value = self._in_pieces(np.asarray(u, np.float64), careful)[0]
         return np.where(np.isfinite(value), value, -np.inf)
@@ -131,10 +176,14 @@ class Target:
         """n, or as many evaluations as fit into a share of what is left of the budget: at least a few."""
         return int(min(n, max(self.budget.room(self.pace.price, share), least)))
 
+    def fewer(self, n: int, least: int = 1) -> int:
+        """n, or the share of it that the price of an evaluation allows: at least a few."""
+        return int(max(n * self.pace.effort, min(least, n)))
+
     def raw(self, u: Float[np.ndarray, "n D"]) -> tuple[np.ndarray, np.ndarray]:
         """(values, gradients) as they are, NaN and all; neither counted nor bounded. For messages: values alone where
         there is no gradient."""
-        parts = [self._run(b, self.pace.in_blocks) for b in _cut(np.asarray(u, np.float64), BLOCK)]
+        parts = [self._run(b, self.pace.next(len(b))[0]) for b in _cut(np.asarray(u, np.float64), BLOCK)]
         value = np.concatenate([p[0] for p in parts])
         return value, np.concatenate([p[1] for p in parts]) if self.smooth else np.zeros((len(u), self.dim))
 
@@ -158,10 +207,11 @@ class Target:
         while at < len(u):
             if self.budget.overdrawn and self.evaluations:
                 raise OutOfBudget
-            began, piece = time.perf_counter(), u[at : at + self.pace.size]
-            parts.append(self._run(piece, self.pace.in_blocks))
+            began, (in_block, size) = time.perf_counter(), self.pace.next(len(u) - at)
+            piece = u[at : at + size]
+            parts.append(self._run(piece, in_block))
             seconds = time.perf_counter() - began
-            self.pace.seen(len(piece), seconds)
+            self.pace.seen(in_block, len(piece), seconds)
             self._count(piece, parts[-1][0], seconds)
             at += len(piece)
         return tuple(np.concatenate(p) for p in zip(*parts, strict=True))
@@ -176,6 +226,18 @@ class Target:
             i = int(np.argmax(np.where(np.isfinite(value), value, -np.inf)))
             if np.isfinite(value[i]) and value[i] > self.highest[0]:
                 self.highest = float(value[i]), u[i].copy()
+
+    def _within_reach(self, u: np.ndarray, careful: bool) -> tuple[np.ndarray, np.ndarray]:
+        size = np.abs(u).max(1, initial=0.0)
+        near = size <= GROWTH * self.reach + NEAR
+        value, gradient = np.full(len(u), -np.inf), np.zeros_like(u)
+        value[near], gradient[near] = self._evaluated(u[near], careful)
+        finite = near & np.isfinite(value)
+        if finite.any():
+            self.peak = max(self.peak, float(value[finite].max()))
+            comparable = finite & (value > self.peak - COMPARABLE * self.dim)
+            self.reach = max(self.reach, float(size[comparable].max(initial=0.0)))
+        return value, gradient
 
     def _evaluated(self, u, careful):
         if self.smooth:

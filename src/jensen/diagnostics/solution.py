@@ -6,16 +6,20 @@ from typing import Any
 
 import numpy as np
 
+from ..algorithms.gaussian import Gaussian, Mixture
 from ..algorithms.heavy_tails import HeavyTails
 from ..algorithms.importance import Weighted
 from ..algorithms.mode_search import SEEN, Searched
 from ..algorithms.solver import Solution
+from ..algorithms.target import GROWTH, NEAR
 from .marginals import LONG_TAIL, MEAN_AND_SD, NORMAL_QUARTILE, SD, Marginals, Move, tail_error
 from .verdict import ESS_GOOD, ESS_USABLE, KHAT_GOOD, KHAT_USABLE, Diagnosis, Judgement, Verdict, graded, undetermined
 from .witness import Testimony
 
 MEAN_ERROR = 0.035, 0.15  # standard error of a mean, in sd: good, usable
 SD_ERROR = 0.035, 0.15  # of an sd, relative
+OF_SD = 4 / 3  # an error of an sd in one of a mean, where an accuracy was asked for
+AS_ASKED = 1.17, 10.0  # the same in the accuracy that was asked for, if one was
 HALVES_BY_CHANCE = 6  # standard errors of a mean: two halves differ by 2 of them in each of many coordinates
 INTERVAL_ERROR = 0.04, 0.15  # of the width of an interval, relative
 CHAIN_SD_ERROR = 0.025, 0.15  # chains tell their own error only where they have been
@@ -63,6 +67,8 @@ class Case:
     )  # of chains: the largest error of an interval that stands in for moments, whose
     unsettled: str = ""  # of weighted draws: a latent whose mean they leave open
     walls: dict[str, Any] = dataclasses.field(default_factory=dict)
+    asked: float | None = None  # the accuracy
+    reach: float = math.inf  # of a density that may not end far out: as far as it was looked at
     no_room: bool = False  # did the budget keep the search for modes from being made?
 
 
@@ -82,6 +88,9 @@ def judge_solution(case: Case) -> Diagnosis:
         level = graded(w.undefined, *UNDEFINED)
         judge(level, f"The log density is NaN at {w.undefined:.1%} of the draws from q"
               + ("; it is taken as zero density there, which may not be meant." if level else "."))  # fmt: skip
+    if case.reach < math.inf:
+        judge(0, f"The density has a loop that ends when it has converged, and may not end far out: nothing was looked at where "
+                 f"an unconstrained parameter is beyond {GROWTH * case.reach + NEAR:.3g}, tails and other modes included.")  # fmt: skip
     _witness(judge, case, details)
     details["open"] = judge.level > 0 or case.missed > 0 or case.spent  # what another rung might settle
     _search(judge, case, details)
@@ -137,9 +146,13 @@ def _errors(judge: Judgement, case: Case, few: str, others: dict[str, Any], limi
         value, name = float(judged.max(initial=0.0)), m.names[int(np.argmax(judged))] if m.names else ""
         if others.get(key, 0.0) > value:
             value, name = others[key], others[f"{key}_worst"]
-        level = graded(value, *limits[i])
-        judge(level, f"The Monte Carlo error of {what} is at most {value:.3f}"
-              + (f" (worst: {name}, want {limits[i][0]}): {few}." if level else "."))  # fmt: skip
+        good, usable = limits[i]
+        if case.asked is not None:
+            good, usable = AS_ASKED[0] * case.asked * OF_SD**i, max(usable, AS_ASKED[1] * case.asked)
+        level = graded(value, good, usable)
+        wanted = "" if case.asked is None else f", where accuracy={case.asked:g} was asked for"
+        judge(level, f"The Monte Carlo error of {what} is at most {value:.3f}{wanted}"
+              + (f" (worst: {name}, want {good:.3g}): {few}." if level else "."))  # fmt: skip
 
 
 def _uncorrected(judge: Judgement, case: Case, details: dict) -> None:
@@ -150,14 +163,18 @@ def _uncorrected(judge: Judgement, case: Case, details: dict) -> None:
     if case.move is not None and max(case.move[:2]) > max(shift, change):
         shift, change, worst, _ = case.move
         details |= {"shift": shift, "sd_change": change, "worst": worst}
-    level = 0 if max(shift, change) <= SHIFT[0] else 1 if max(shift, change) <= SHIFT[1] else 2
+    good = min(SHIFT[0], case.asked or SHIFT[0])
+    level = 0 if max(shift, change) <= good else 1 if max(shift, change) <= SHIFT[1] else 2
     judge(level, ("Correcting q by importance weights moves the estimates " if level
           else "Correcting q by importance weights would move the estimates only ")
           + f"by at most {shift:.2f} sd in the mean and {change:.0%} in the sd (worst: {worst}).")  # fmt: skip
 
 
 def difference(q: Any, w: Weighted, names: list[str]) -> tuple[float, float, str]:
-    """Largest move of a mean (in sd) and of an sd (log ratio) from q to its weighted draws, and the coordinate."""
+    """Largest move of a mean (in sd) and of an sd (log ratio) from q to its weighted draws, and the coordinate.
+
+    Definition: for Gaussians against the same draws weighed by q, of which the moments are known: what both err alike cancels.
+    """
     if not np.isfinite(w.log_p).any():
         return math.inf, math.inf, "all"
     if isinstance(q, HeavyTails):  # whose moments may not exist
@@ -165,6 +182,11 @@ def difference(q: Any, w: Weighted, names: list[str]) -> tuple[float, float, str
         (mean, sd), (new, new_sd) = _by_quartiles(u, np.full(len(u), 1 / len(u))), _by_quartiles(w.u, w.weights)
     else:
         (mean, sd), (new, new_sd) = moments(q), (w.mean, w.sd)
+        if isinstance(q, Gaussian | Mixture):
+            by_q = np.exp(q.log_prob(w.u) - w.log_q)
+            seen = by_q @ w.u / by_q.sum()
+            seen_sd = np.sqrt(by_q @ (w.u - seen) ** 2 / by_q.sum())
+            new, new_sd = new - seen + mean, new_sd / np.maximum(seen_sd, 1e-300) * sd
     shift = np.abs(new - mean) / np.maximum(np.minimum(sd, new_sd), 1e-300)
     change = np.abs(np.log(np.maximum(new_sd, 1e-300) / sd))
     worst = int(np.argmax(np.maximum(shift, change)))
@@ -256,7 +278,10 @@ def _witness(judge: Judgement, case: Case, details: dict) -> None:
         judge(1 if not case.improper else 0, "No witness looked for mass elsewhere (missed modes would not be seen).")
         return
     details |= {"witness_surprise": t.surprise, "witness_found": t.n, "witnesses": len(t.u)}
-    level = 0 if t.n == 0 else 1 if t.n <= 0.02 * len(t.u) else 2
+    if not len(t.u):
+        return judge(0, "No annealed particles were sent out: an evaluation takes long, and weights and search leave no doubt "
+                     "that they could settle.")  # fmt: skip
+    level = 0 if t.n == 0 else 1 if t.n <= max(1.0, 0.02 * len(t.u)) else 2
     judge(level, f"{t.n} of {len(t.u)} annealed particles from far out ended where q has too little mass: a mode, or a "
           "region, may be missed." if level else
           f"{len(t.u)} annealed particles from far out found no mass that q misses.")  # fmt: skip

@@ -14,7 +14,7 @@ from ..algorithms.target import BLOCK, Target
 TEMPERATURES = np.concatenate([np.geomspace(0.02, 1.0, 16), np.ones(8)])
 LEAPFROGS = 6
 PATIENCE = 6
-COST = BLOCK * (1 + LEAPFROGS * len(TEMPERATURES))  # gradients a block
+FEWEST = 8  # particles, where evaluations are dear: then they take every other temperature
 MANY = 0.15
 SURPRISE = 4.0  # nats by which log p - log q at a particle may exceed the largest importance log-weight
 
@@ -41,40 +41,49 @@ def call_witness(
     largest_weight: float,
     floor: float,
     seed: int,
-    n_blocks: int = 1,
+    n_blocks: float = 1,
     usual_weight: float | None = None,
 ) -> Testimony | None:
     """Runs the particles and compares log p - log q where they end with the largest log-weight seen.
 
     q: a Gaussian (its moments set the scale).   proposal: what importance sampling drew from.   floor: the least log p
     among the posterior's draws; below it a few particles are stragglers, unless they are many (a wide, shallow mode).
-    Cost:   150 gradients a particle, 64 particles a block: as many blocks as the budget pays for.
+    Cost:   150 gradients a particle, 64 particles a block: as many blocks as the budget pays for. Of less than a block half
+            as many gradients, and at least 8 particles.
     Returns: None where it does not pay for one, or ends before they have come home.
     """
-    n_blocks = target.affordable(n_blocks * COST, least=0) // COST
-    if n_blocks == 0:
+    temperatures = TEMPERATURES if n_blocks >= 1 else TEMPERATURES[::2]
+    size = BLOCK if n_blocks >= 1 else max(int(n_blocks * BLOCK), FEWEST)
+    cost, wanted = size * (1 + LEAPFROGS * len(temperatures)), int(max(n_blocks, 1))
+    n = size * (target.affordable(wanted * cost, least=0) // cost)
+    if n == 0:
         return None
     try:
-        return _heard(target, q, proposal, largest_weight, floor, seed, n_blocks, usual_weight)
+        return _heard(target, q, proposal, largest_weight, floor, seed, n, usual_weight, temperatures)
     except OutOfBudget:
         return None
 
 
-def _heard(target, q, proposal, largest_weight, floor, seed, n_blocks, usual_weight) -> Testimony:
-    rng, n, d = np.random.default_rng([seed, 21]), BLOCK * n_blocks, target.dim
+def spared(dim: int) -> Testimony:
+    """That of a witness who was not called, because there was no doubt to settle."""
+    return Testimony(np.zeros((0, dim)), -np.inf, 0, np.zeros(0), np.zeros((0, dim)))
+
+
+def _heard(target, q, proposal, largest_weight, floor, seed, n, usual_weight, temperatures) -> Testimony:
+    rng, d = np.random.default_rng([seed, 21]), target.dim
     u = np.concatenate([
         q.apply(rng.standard_normal((n // 2, d)) * 10.0 ** rng.uniform(0.3, 1.2, (n // 2, 1))),
         q.mean + rng.uniform(-2, 2, (n // 4, d)) * 5.0 ** rng.uniform(0, 1, (n // 4, 1)),
         rng.standard_normal((n - n // 2 - n // 4, d)) * 10.0 ** rng.uniform(-0.5, 1.0, (n - n // 2 - n // 4, 1)),
     ])  # fmt: skip
-    u, value = _anneal(target, q, u, rng, TEMPERATURES)
+    u, value = _anneal(target, q, u, rng, temperatures)
     excess = _excess(u, value, proposal, largest_weight)
     for _ in range(PATIENCE):  # those still on their way are given time to come home
         late = np.nonzero(excess > SURPRISE)[0]
         if not len(late) or target.budget.spent:
             break
-        index = np.resize(late, BLOCK)
-        there, new = _anneal(target, q, u[index], rng, np.ones(24))
+        index = np.resize(late, min(BLOCK, n)) if n >= BLOCK else late
+        there, new = _anneal(target, q, u[index], rng, np.ones(len(TEMPERATURES)))
         n_late = min(len(late), BLOCK)
         u[late[:n_late]], value[late[:n_late]] = there[:n_late], new[:n_late]
         excess = _excess(u, value, proposal, largest_weight)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..algorithms.budget import Budget
 from ..algorithms.gaussian import Gaussian
-from ..algorithms.importance import evaluated, n_proposals, proposal_of
+from ..algorithms.importance import evaluated, n_weighed, proposal_of
 from ..algorithms.laplace import starts
 from ..algorithms.target import Target
 from ..diagnostics.evidence import bridge
@@ -74,11 +74,12 @@ def solve(
     budget: Budget,
     n_draws: int,
     progress,
+    accuracy: float | None = None,
 ) -> Fit:
     """Runs the ladder, or one solver, and packs what came out, in double precision, in which the data are read too."""
     began = time.perf_counter()
     with jax.enable_x64(True), np.errstate(all="ignore"), one_blas_thread():
-        target = Target(model, rows, budget)
+        target = Target(model, rows, budget, accuracy)
         with steps_shown(progress) as show:
             ladder = Ladder(target, seed, n_draws, show, lambda: other_view(target))
             try:
@@ -172,7 +173,7 @@ def _packed(target: Target, ladder: Ladder, step: Step, seed, n_draws, seconds, 
     if searched is not None and "search" in step.diagnosis.details:
         step.diagnosis.details["search"]["picture"] = searched.picture()
     if s.draws is None:
-        u = s.q.sample(np.random.default_rng([seed, 3]), target.affordable(min(n_draws, n_proposals(target.dim)), KEPT))
+        u = s.q.sample(np.random.default_rng([seed, 3]), target.affordable(min(n_draws, n_weighed(target)), KEPT))
         log_p, u = evaluated(target, u)
         log_q = s.q.log_prob(u)
     else:

@@ -44,6 +44,7 @@ from .rows import as_rows
 
 DEFAULT_STEPS, FLOW_STEPS = 20_000, 3_000
 LEAST_DRAWS = 50  # of which the tail that k-hat is read off has ten
+LEAST_ACCURACY = 1e-3  # a million independent draws
 SECOND = 0.5  # of the budget must be left for a second, richer family
 WITHOUT_STEPS = "checkpoint", "on_chunk"  # options that choose no method: they go with one that has steps
 
@@ -60,6 +61,7 @@ def fit(
     plan: plans.AbstractPlan | str | None = None,
     method: str | AbstractMethod | None = None,
     budget: str | float | None = None,
+    accuracy: float | None = None,
     optimizer: optax.GradientTransformation | float | None = None,
     n_samples: int | None = None,
     n_steps: int | None = None,
@@ -99,7 +101,11 @@ def fit(
             a mixture, factor analysis, PPCA or a hidden Markov model: "em" (`jensen.em`, an `EMFit`; n_steps are iterations).
         budget: "seconds:30", "evaluations:20000" (of the density with its gradient), or a number of seconds. What is
             best when it runs out is returned, with its verdict. None: the ladder's last rung, the No-U-Turn sampler, ends
-            at half a million gradients or ten times those of the rungs below, and says so; with a budget it goes on to its end.
+            at half a million gradients (fewer where one is dear) or ten times those of the rungs below, and says so; with a
+            budget it goes on to its end.
+        accuracy: the Monte Carlo error of a mean, in sd of its posterior, at which sampling may stop, and by which the verdict
+            judges it (of an sd, relative: 4/3 of it). None: .015, or .03 where an evaluation of the density takes long. Of the
+            ladder and its rungs.
         optimizer: an Optax transformation; a number: Adam with that step size; None: Adam whose step size is chosen on
             a short trial and lowered when progress stalls.
         n_samples: draws a step (a datum).   n_steps: optimiser steps; None: at most 20,000, ending when settled.
@@ -120,6 +126,7 @@ def fit(
     cache.switch_on()
     _check_options(n_samples=n_samples, n_steps=n_steps, batch_size=batch_size, n_restarts=n_restarts, n_draws=n_draws)
     seed = check_seed(seed, "fit")
+    _check_accuracy(accuracy)
     if n_draws < LEAST_DRAWS:
         wrong, because = (
             f"{n_draws} draws are too few to judge a fit by",
@@ -133,7 +140,7 @@ def fit(
         "n_restarts": None if n_restarts == 1 else n_restarts,
     }  # fmt: skip
     given = [name for name, value in of_gradients.items() if value is not None]
-    everything = of_gradients | {"method": method, "budget": budget, "progress": progress}
+    everything = of_gradients | {"method": method, "budget": budget, "accuracy": accuracy, "progress": progress}
     everything["checkpoint_seconds"] = None if checkpoint is None else checkpoint_seconds
     own = dispatched(model, data, {"seed": seed} | {k: v for k, v in everything.items() if v is not None})
     if own is not None:
@@ -147,7 +154,7 @@ def fit(
     if isinstance(data, (str, Path)):
         data = _open(Path(data))
     again = functools.partial(
-        fit, method=method, budget=budget, n_draws=n_draws, progress=progress,
+        fit, method=method, budget=budget, accuracy=accuracy, n_draws=n_draws, progress=progress,
         **{k: v for k, v in of_gradients.items() if v is not None and k not in ("checkpoint", "on_chunk")},
     )  # fmt: skip
     if isinstance(data, DynamicallyBinarized):
@@ -185,9 +192,13 @@ def fit(
                 f'method="gradient" for a fit that goes on from a checkpoint; or no {beside[0]}, and fit.save(folder)'
             )
             raise OptionError(explain(f"{' and '.join(beside)} without a method", "it has no steps", because, instead))
-        out = solve(model, rows, asked or "auto", seed, limit, n_draws, progress)
+        out = solve(model, rows, asked or "auto", seed, limit, n_draws, progress, accuracy)
         out.refit, out.seconds = again, time.perf_counter() - began
         return out
+    if accuracy is not None:
+        because = wrong or "it takes stochastic gradients, whose end is a bound that no longer rises, not an error"
+        instead = 'no accuracy, or the ladder (method="auto") on a model of one latent vector with all data at hand'
+        raise OptionError(explain(f"accuracy={accuracy}", "this fit has no such end", because, instead))
     if asked == "flow":
         chosen_flow = _flow(asked_model.twin(), rows, seed, limit, n_draws, family)
         family, n_steps = chosen_flow, n_steps or FLOW_STEPS
@@ -283,6 +294,18 @@ def _open(path: Path) -> Any:
     from ..data.load import load_table
 
     return load_table(path)
+
+
+def _check_accuracy(accuracy: float | None) -> None:
+    if accuracy is None:
+        return
+    number = isinstance(accuracy, int | float) and not isinstance(accuracy, bool)
+    if not (number and LEAST_ACCURACY <= accuracy <= 1):
+        wrong = f"it is no number from {LEAST_ACCURACY} to 1"
+        because = (
+            "it is the Monte Carlo error of a mean in posterior sds, which falls with the root of the number of draws"
+        )
+        raise OptionError(explain(f"accuracy={accuracy!r}", wrong, because, "accuracy=0.02"))
 
 
 def _check_options(**options: int | None) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -10,12 +11,12 @@ from ..algorithms.gaussian import Gaussian, Mixture
 from ..algorithms.heavy_tails import FEW as FEW_FOR_TAILS
 from ..algorithms.heavy_tails import Tails
 from ..algorithms.importance import HOPELESS, Weighted, corrected
-from ..algorithms.laplace import Laplace, Path, distinct, search
-from ..algorithms.low_rank import DENSE
+from ..algorithms.laplace import Laplace, Path, distinct, search, starting_points
+from ..algorithms.low_rank import DENSE, DENSE_OF_DEAR
 from ..algorithms.mixture import ModeMixture
 from ..algorithms.mode_search import follow
 from ..algorithms.solver import AbstractSolver, Solution
-from ..algorithms.target import BLOCK
+from ..algorithms.target import BLOCK, Target
 from ..diagnostics.witness import Testimony
 from ..samplers.bridged import BridgedModes
 from ..samplers.chains import Chains, gaussian_of
@@ -71,7 +72,7 @@ class Ladder(Rungs):
         view = View(self.target)
         weighed = solution.findings.get("weighted") or self._weigh(view, solution)
         self.improper = self._improper(view, solution)
-        if self.improper is None and view.target.dim <= DENSE and isinstance(solution.q, Gaussian | Mixture):
+        if self.improper is None and _has_covariance(solution.q):
             self._look(view, solution, weighed)
         testimony = self._witness(view, solution, weighed) if self.improper is None else None
         return self._add(view, name, solution, weighed, began, used, testimony)
@@ -87,7 +88,7 @@ class Ladder(Rungs):
     def _gaussians(self, view: View) -> Step | None:
         """Modes, a Gaussian at each, weights; once more from where the witness found something."""
         began, used = self._now()
-        if view.target.dim > DENSE:  # no room for a covariance: mean-field
+        if view.target.dim > most_dense(view.target):  # no room for a covariance: mean-field
             wide = self._solved(view.target, DADVI())
             if wide.q is None:
                 return None
@@ -101,7 +102,7 @@ class Ladder(Rungs):
         mixture, weighed = self._searched(view, mixture)
         step, testimony = self._weighed_step(view, mixture, weighed, began, used)
         for _ in range(2):
-            leads = _leads(testimony, step.weighed)
+            leads = _leads(testimony, step.weighed, view.target.pace.effort < 1)
             if not len(leads) or self.improper is not None or self.target.budget.spent:
                 break
             began, used = self._now()
@@ -152,8 +153,9 @@ class Ladder(Rungs):
         heard = self.improper is None and (weighed.ess > HOPELESS or view.target.dim <= FEW)
         testimony = self._witness(view, solution, weighed) if heard else None
         several = solution.findings.get("n_components", 1) > 1
-        name = view.label + ("mixture" if several else "natural-gradient" if view.target.dim <= DENSE else "dadvi")
+        name = view.label + ("mixture" if several else "natural-gradient" if _has_covariance(solution.q) else "dadvi")
         if several or view.back is not None or not self._plain(solution.q, weighed):
+            weighed = self._weigh_enough(view, solution, weighed)
             solution = corrected(weighed, solution, min(self.n_draws, len(weighed.u)), self.seed)
             name += " + importance"
         return self._add(view, name, solution, weighed, began, used, testimony), testimony
@@ -228,10 +230,23 @@ class Ladder(Rungs):
         self._run(base.view, "nuts", NUTS(), base)
 
 
-def _leads(testimony: Testimony | None, weighed: Weighted) -> np.ndarray:
+def most_dense(target: Target) -> int:
+    """The largest dimension in which a covariance is formed: larger where the density costs more than the algebra."""
+    if DENSE < target.dim <= DENSE_OF_DEAR and target.smooth:
+        starting_points(target, 0, 1)  # the price is known after two blocks
+        return DENSE_OF_DEAR if target.pace.effort < 1 else DENSE
+    return DENSE
+
+
+def _has_covariance(q: Any) -> bool:
+    return isinstance(q, Mixture) or (isinstance(q, Gaussian) and not q.diagonal)
+
+
+def _leads(testimony: Testimony | None, weighed: Weighted, dear: bool) -> np.ndarray:
     """Points from which to look for further modes: the witness's, and draws that carry the weights of many."""
     log_w = weighed.log_p - weighed.log_q
-    heavy = weighed.u[np.argsort(-log_w)[:3]] if weighed.ess < 0.5 and np.isfinite(log_w).any() else weighed.u[:0]
+    telling = (HOPELESS if dear else 0.0) <= weighed.ess < 0.5 and np.isfinite(log_w).any()
+    heavy = weighed.u[np.argsort(-log_w)[:3]] if telling else weighed.u[:0]
     return heavy if testimony is None else np.concatenate([testimony.leads[:4], heavy])
 
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from ..algorithms.budget import OutOfBudget
 from ..algorithms.heavy_tails import HeavyTails
-from ..algorithms.importance import Weighted, n_proposals, proposal_of, weigh
+from ..algorithms.importance import Weighted, n_proposals, n_weighed, proposal_of, weigh, weigh_more
 from ..algorithms.low_rank import DENSE
 from ..algorithms.mode_search import Searched, search_modes
+from ..algorithms.modes import modes_of
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
 from ..diagnostics.marginals import (
@@ -26,10 +27,10 @@ from ..diagnostics.marginals import (
 )
 from ..diagnostics.others import disagreement
 from ..diagnostics.psis import log_sum
-from ..diagnostics.solution import Case, difference, judge_solution
+from ..diagnostics.solution import WEIGHED_ESS, Case, difference, judge_solution
 from ..diagnostics.tails import improper_direction
 from ..diagnostics.verdict import ESS_USABLE, KHAT_USABLE, Diagnosis, Verdict, noted
-from ..diagnostics.witness import Testimony, call_witness, least
+from ..diagnostics.witness import Testimony, call_witness, least, spared
 from ..samplers.chains import gaussian_like, gaussian_of, reported_chains, unvisited_tails
 from ..samplers.tilted import settle
 from ..samplers.walls import Support
@@ -42,6 +43,9 @@ MOST_BLOCKS = 16  # of 64 particles
 USUAL = 0.99  # share of q's draws below whose log-weights a particle is no lead
 FEW_CHAINS = 8
 PLAIN = 0.02  # by which weights may move a Gaussian that is kept as it is
+MOST_ASKED = 32  # times the usual number of draws, where an accuracy is asked for
+ENOUGH = 1.2  # times the effective draws that the accuracy asks for
+SURE_KHAT, SURE_ESS = 0.5, 0.8  # of weights that leave no doubt that a witness could settle, where it is dear
 MANY_DRAWS = 8  # times as many as are weighed, of a q that is the answer
 RANK = {Verdict.RELIABLE: 2, Verdict.DOUBTFUL: 1, Verdict.UNRELIABLE: 0}
 
@@ -146,7 +150,16 @@ class Rungs:
         self.steps[-1].climbed = self.steps[-1].climbed or self.steps[-1].diagnosis.reasons[0]
 
     def _weigh(self, view: View, solution: Solution) -> Weighted:
-        return weigh(view.target, proposal_of(solution.q), n_proposals(view.target.dim), self.seed)
+        return weigh(view.target, proposal_of(solution.q), n_weighed(view.target), self.seed)
+
+    def _weigh_enough(self, view: View, solution: Solution, weighed: Weighted) -> Weighted:
+        """With as many more draws as the accuracy asks for, where weights do and there were few."""
+        wanted = ENOUGH / max(weighed.ess, WEIGHED_ESS) / view.target.accuracy**2
+        most = n_proposals(view.target.dim) * (1 if view.target.asked is None else MOST_ASKED)
+        more = int(min(wanted, most) - len(weighed.u))
+        if more <= 0 or weighed.khat > KHAT_USABLE or weighed.ess < WEIGHED_ESS:
+            return weighed
+        return weigh_more(view.target, proposal_of(solution.q), weighed, more, self.seed)
 
     def _improper(self, view: View, solution: Solution) -> str | None:
         try:
@@ -163,8 +176,14 @@ class Rungs:
         if solution.corrected == "chains" and solution.draws is not None:
             some = slice(None, None, max(1, len(solution.draws) // min(4096, n_proposals(view.target.dim))))
             largest = max(largest, np.max(np.asarray(solution.log_p)[some] - proposal.log_prob(solution.draws[some])))
-        blocks = 4 if solution.findings.get("n_components", 1) > 1 else 1
-        if solution.draws is not None and self.steps and view.target.dim <= FEW:  # a rung has failed: look harder
+        effort = view.target.pace.effort
+        sure = weighed.khat < SURE_KHAT and weighed.ess > SURE_ESS and view.label in self.searches
+        if effort < 1 and sure and not self.steps and not self.searches[view.label].new:
+            return spared(view.target.dim)
+        blocks = 4 if solution.findings.get("n_components", 1) > 1 and effort == 1 else effort
+        if (
+            effort == 1 and solution.draws is not None and self.steps and view.target.dim <= FEW
+        ):  # a rung has failed: look harder
             blocks = MOST_BLOCKS
         plain = solution.draws is None or isinstance(solution.q, HeavyTails)
         scale = gaussian_of(solution.q) if plain else gaussian_like(solution.draws)
@@ -174,7 +193,8 @@ class Rungs:
 
     def _look(self, view: View, solution: Solution, weighed: Weighted) -> Searched | None:
         with view.target.budget.keeping(CHECKS):
-            found = search_modes(view.target, solution.q, weighed, self.seed)
+            known = modes_of(solution.findings.get("components", [])) if view.target.pace.effort < 1 else []
+            found = search_modes(view.target, solution.q, weighed, self.seed, known)
         if found is not None:
             self.searches[view.label] = found
         elif view.target.smooth and self.target.budget.finite:
@@ -191,12 +211,13 @@ class Rungs:
 
     def _plain(self, q: Any, weighed: Weighted) -> bool:
         """Is q the answer as it is: do weights hardly move it, nor what is reported, and do its own draws settle that?"""
-        if max(difference(q, weighed, self.target.names)[:2]) > PLAIN:
+        limit = min(PLAIN, self.target.asked or PLAIN)
+        if max(difference(q, weighed, self.target.names)[:2]) > limit:
             return False
         if self.target.reported.identity:
             return True
         move = self._moved(q, weighed)
-        return max(move[:2]) <= PLAIN and not self._own_marginals(q).marked(move.undetermined).undetermined.any()
+        return max(move[:2]) <= limit and not self._own_marginals(q).marked(move.undetermined).undetermined.any()
 
     def _moved(self, q: Any, weighed: Weighted) -> Move:
         """How far the weights move what is reported of q."""
@@ -273,7 +294,7 @@ class Rungs:
             at_home, home_weighed, self.target.names, marginals, move, self.improper, testimony, solution.evidence,
             own=None if view.back is None else weighed, spent=self.cut or self.target.budget.spent,
             evaluations=self.target.budget.used - used, searched=searched, missed=missed,
-            no_room=view.label in self.unsearched, interval=self._interval(at_home, marginals),
+            asked=self.target.asked, reach=self.target.reach, no_room=view.label in self.unsearched, interval=self._interval(at_home, marginals),
             unsettled=self._unsettled(at_home, home_weighed, marginals),
             walls={} if self.support is None else self.support.told(self.target.names),
         )  # fmt: skip

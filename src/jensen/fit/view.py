@@ -60,7 +60,7 @@ class View:
 
 def ended_view(target: Target, ends: Ends) -> View:
     """The same posterior in coordinates that end at its walls."""
-    own = Target(Mapped(target.model, ends), target.batch.rows, target.budget)
+    own = target.like(Mapped(target.model, ends), target.batch.rows)
     return View(own, ends.host, "walled ")
 
 
@@ -74,7 +74,7 @@ def other_view(target: Target) -> View | None:
     other = noncentred(like)
     if other is None:
         return None
-    own, centred = Target(other, None, target.budget), Centred(other, like)
+    own, centred = target.like(other), Centred(other, like)
 
     def back(u: np.ndarray) -> np.ndarray:
         tree = centred(jax.vmap(own.layout.unravel)(jnp.asarray(u)))
@@ -92,7 +92,7 @@ def learned_view(target: Target, around: Gaussian) -> View | None:
         if found is None:
             break
         maps.append(jax.tree.map(jnp.asarray, found))
-        own = Target(Mapped(own.model, maps[-1]), target.batch.rows, target.budget)
+        own = target.like(Mapped(own.model, maps[-1]), target.batch.rows)
         u, scale, among = u.copy(), scale.copy(), found.a
         u[found.b], scale[found.b] = 0.0, 1.0
 

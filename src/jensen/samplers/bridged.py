@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..algorithms.gaussian import Gaussian, Mixture, StudentT, defensive, safe_cholesky
-from ..algorithms.importance import evaluated, n_proposals
+from ..algorithms.importance import evaluated, n_weighed
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
 from ..diagnostics.evidence import bridge
@@ -71,7 +71,7 @@ class BridgedModes(AbstractSolver):
             if cell is None:
                 return dataclasses.replace(start, why="budget" if target.budget.spent else "stalled")
             cells.append(cell)
-        return _joined(start, cells, np.random.default_rng([seed, 51]))
+        return _joined(target, start, cells, np.random.default_rng([seed, 51]))
 
     def _cell(self, target: Target, gaussian: Gaussian, cut: Mixture, k: int, seed: int) -> Cell | None:
         """None where the chains did not stay."""
@@ -85,7 +85,7 @@ class BridgedModes(AbstractSolver):
         spread = np.atleast_2d(np.cov(u.T))
         refitted = Gaussian(u.mean(0), safe_cholesky(spread + 1e-12 * np.diag(np.diag(spread))))
         proposal = defensive(refitted)
-        new = proposal.sample(np.random.default_rng([seed, 50, k]), n_proposals(target.dim))
+        new = proposal.sample(np.random.default_rng([seed, 50, k]), n_weighed(target))
         value, new = evaluated(target, new)
         value = np.where(cell_of(cut, new) == k, value, -np.inf)
         checks = dict(found.findings["chains"])
@@ -99,7 +99,7 @@ def cell_of(cut: Mixture, u: Float[np.ndarray, "n D"]) -> np.ndarray:
     return np.argmax([np.log(w) + t.log_prob(u) for w, t in zip(cut.weights, cut.components, strict=True)], 0)
 
 
-def _joined(start: Solution, cells: list[Cell], rng: np.random.Generator) -> Solution:
+def _joined(target: Target, start: Solution, cells: list[Cell], rng: np.random.Generator) -> Solution:
     log_z, se = np.array([c.log_z for c in cells]), np.array([c.se for c in cells])
     total = float(np.logaddexp.reduce(log_z))
     share = np.exp(log_z - total)
@@ -110,7 +110,7 @@ def _joined(start: Solution, cells: list[Cell], rng: np.random.Generator) -> Sol
     log_p = np.concatenate([c.log_p[i] for c, i in zip(cells, index, strict=True)])[order]
     evidence = total, float(np.sqrt(((share * se) ** 2).sum()))
     checks = _checks(cells, share, se)
-    why = "converged" if all(enough(c.checks) for c in cells) else "stalled"
+    why = "converged" if all(enough(c.checks, target) for c in cells) else "stalled"
     findings = {**start.findings, "chains": checks, "shape": (1, len(u))}
     q = Mixture(tuple(c.gaussian for c in cells), share)
     return Solution(q, why, u, log_p, corrected="chains", evidence=evidence, findings=findings)

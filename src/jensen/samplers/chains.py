@@ -12,7 +12,8 @@ from scipy.stats import t as student_t
 from ..algorithms.budget import OutOfBudget
 from ..algorithms.gaussian import Gaussian, Mixture, one_gaussian, safe_cholesky
 from ..algorithms.heavy_tails import HeavyTails
-from ..algorithms.importance import n_proposals, proposal_of, weigh
+from ..algorithms.importance import n_proposals, n_weighed, proposal_of, weigh
+from ..algorithms.laplace import WIDE
 from ..algorithms.low_rank import DENSE, LowRankGaussian
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
@@ -24,15 +25,18 @@ from .nested import Nested
 from .transport import Affine
 from .warp import Warped, to_device
 
-N_CHAINS = 64
+N_CHAINS, FEWEST_CHAINS = 64, 16
 TRAJECTORY = 2.2  # longest integration time, in whitened coordinates (half a period is pi)
 ACCEPT = 0.8
-WARMUP = 8  # segments
+WARMUP, LEAST_WARMUP = 8, 4  # segments
 LEAST_ITERATIONS = 4  # from which there are halves to compare
 MANY = 2000  # dimensions above which there are fewer chains
 KEPT = 2 * 10**7  # numbers: above, chains are thinned
 MAX_LEAPFROG = 64
-MEAN_ERROR, SD_ERROR = 0.015, 0.02  # standard errors (mean in sd, sd relative) at which sampling stops
+OF_SD, MOST_OF_SD = (
+    4 / 3,
+    0.0225,
+)  # the relative error of an sd at which sampling stops, in that of a mean; and by default
 HOPELESS = 1.3  # R-hat from which more iterations of the same do not help
 DRAWN_ON = 4  # times the iterations by ranks enough, where they settle a mean or an sd
 LOOKED_AT, SMALL = 16_384, 1e-4  # draws; a difference, in sd
@@ -55,7 +59,7 @@ class State:
 
 def initial_points(target: Target, q: Any, n: int, seed: int) -> Float[np.ndarray, "n D"]:
     """n points from q with heavy tails, resampled without repetition by their smoothed, tempered weights."""
-    weighed = weigh(target, proposal_of(q), min(16 * n, n_proposals(target.dim)), seed + 1)
+    weighed = weigh(target, proposal_of(q), min(16 * n, n_weighed(target)), seed + 1)
     alive = np.isfinite(weighed.log_p)
     if alive.sum() < 2:
         return weighed.u[:0]
@@ -101,11 +105,12 @@ class Chains(AbstractSolver):
         start = start or gaussians(target, seed)
         if start.q is None:
             return start
-        self.n_chains = self.chains or (N_CHAINS if target.dim <= MANY else N_CHAINS // 4)
+        self.n_chains = self.chains or (target.fewer(N_CHAINS, FEWEST_CHAINS) if target.dim <= MANY else N_CHAINS // 4)
         base, u = self._start(target, start, seed)
         if len(u) < 2:
             return dataclasses.replace(start, why="diverged")
-        state = State(_transport(base), base, base.whiten(u), 0.5, key_for(seed, "chains"))
+        first = 0.5 * min(1.0, WIDE / target.dim) ** 0.25
+        state = State(_transport(base), base, base.whiten(u), first, key_for(seed, "chains"))
         sampler, rng = Sampler(target, self.name), np.random.default_rng([seed, 8])
         self.warm(sampler, state, rng)
         why, checks = self.collect(sampler, state, rng)
@@ -134,13 +139,15 @@ class Chains(AbstractSolver):
 
     def warm(self, sampler: Sampler, state: State, rng: np.random.Generator) -> None:
         recent: list[Segment] = []
-        for i in range(WARMUP):
+        last = sampler.target.fewer(WARMUP, LEAST_WARMUP) if sampler.target.dim <= WIDE else WARMUP
+        learning = range(3, last - 1, 2) if last == WARMUP else [last - 2]
+        for i in range(last):
             out = self.segment(sampler, state, rng)
             recent = [*recent[-2:], out]
             accepted = float(np.nan_to_num(out.accepted).mean())
             state.step *= math.exp((1.5 if i < 4 else 0.7) * (accepted - self.accept))
             state.step = float(np.clip(state.step, 1e-4, 1.5))
-            if i >= 2 and i % 2 == 1 and i < WARMUP - 1 and isinstance(state.base, Gaussian):
+            if i in learning and isinstance(state.base, Gaussian):
                 self.relearn(state, np.concatenate([s.u for s in recent]).reshape(-1, sampler.target.dim))
             if sampler.target.budget.spent:
                 return
@@ -166,12 +173,13 @@ class Chains(AbstractSolver):
                 looked = min(math.ceil(1.3 * (i + 1)), last)
                 checks = convergence(state.kept, sampler.target.names)
                 x = np.concatenate([s.u for s in state.kept])
-                if enough(checks, slack) and (i + 1 >= last or settled(sampler.target, x)):
+                suffices = enough(checks, sampler.target, slack)
+                if suffices and (i + 1 >= last or settled(sampler.target, x)):
                     return "converged", checks
-                if enough(checks, slack) and last == self.most:
+                if suffices and last == self.most:
                     last = min(self.most, DRAWN_ON * (i + 1))
                     looked = min(looked, last)
-                longer = missing(checks, slack) * (i + 1)
+                longer = missing(checks, sampler.target, slack) * (i + 1)
                 if i + 1 >= 2 * self.least and (checks["rhat"] > HOPELESS or longer > self.most):
                     break
             if sampler.target.budget.spent and len(state.kept) >= 2:
@@ -179,7 +187,7 @@ class Chains(AbstractSolver):
         if sum(len(s.u) for s in state.kept) < LEAST_ITERATIONS:
             return "budget", {}
         checks = convergence(state.kept, sampler.target.names)
-        spent, why = sampler.target.budget.spent, "converged" if enough(checks, slack) else "stalled"
+        spent, why = sampler.target.budget.spent, "converged" if enough(checks, sampler.target, slack) else "stalled"
         return ("budget" if spent else why), checks
 
     def result(self, target: Target, start: Solution, state: State, why: str, checks: dict) -> Solution:
@@ -275,15 +283,22 @@ def agreement(x: Float[np.ndarray, "T C D"], names: list[str]) -> dict[str, Any]
     }  # fmt: skip
 
 
-def enough(checks: dict, slack: float = 1.0) -> bool:
+def wanted(target: Target) -> tuple[float, float]:
+    """Standard errors (of a mean in sd, of an sd relative) at which sampling stops."""
+    of_sd = OF_SD * target.accuracy
+    return target.accuracy, of_sd if target.asked else min(of_sd, MOST_OF_SD)
+
+
+def enough(checks: dict, target: Target, slack: float = 1.0) -> bool:
     """May sampling stop?"""
-    small = checks["se_mean"] < slack * MEAN_ERROR and checks["se_sd"] < slack * SD_ERROR
-    return small and checks["rhat"] < 1.015
+    mean, sd = wanted(target)
+    return checks["se_mean"] < slack * mean and checks["se_sd"] < slack * sd and checks["rhat"] < 1.015
 
 
-def missing(checks: dict, slack: float) -> float:
+def missing(checks: dict, target: Target, slack: float) -> float:
     """How many times more iterations the standard errors ask for (they fall with the square root)."""
-    return max((checks["se_mean"] / MEAN_ERROR) ** 2, (checks["se_sd"] / SD_ERROR) ** 2) / 2 / slack**2
+    mean, sd = wanted(target)
+    return max((checks["se_mean"] / mean) ** 2, (checks["se_sd"] / sd) ** 2) / 2 / slack**2
 
 
 def stein_scores(target: Target, x: Float[np.ndarray, "T C D"], most: int = 4096) -> dict[str, Any]:
@@ -292,7 +307,7 @@ def stein_scores(target: Target, x: Float[np.ndarray, "T C D"], most: int = 4096
     A region the chains never enter, but whose edge they reach, breaks the first: its integral is the density at the edge.
     """
     t, c, d = x.shape
-    x = x[:: max(1, t * c // target.affordable(min(most, n_proposals(d)), 0.3, least=c))]
+    x = x[:: max(1, t * c // target.affordable(target.fewer(min(most, n_proposals(d)), 16 * c), 0.3, least=c))]
     try:
         g = target(x.reshape(-1, d))[1].reshape(x.shape)
     except OutOfBudget:
@@ -319,7 +334,7 @@ def unvisited_tails(target: Target, x: Float[np.ndarray, "T C D"], m: marginals.
     if not long.size or not target.smooth:
         return marks
     t, c, d = x.shape
-    u = x[:: max(1, t * c // LOOKED_AT)]
+    u = x[:: max(1, t * c // target.fewer(LOOKED_AT, 32 * c))]
     flat = np.asarray(u.reshape(-1, d), np.float64)
     g, shown = target(flat)[1], target.reported(flat)
     limit = float(student_t.isf(CHANCE / (4 * long.size), c - 1))

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from ..algorithms.importance import N_PROPOSALS, Weighted, corrected, proposal_of, weigh
+from ..algorithms.importance import Weighted, corrected, n_weighed, proposal_of, weigh
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
 from .warp import learn, structure_of
@@ -40,7 +40,7 @@ class ConditionalGaussian(AbstractSolver):
             candidate = learn(draws, structure)
             if candidate is None:
                 break
-            weighed = weigh(target, proposal_of(candidate), N_PROPOSALS, seed + 100 * (i + 1))
+            weighed = weigh(target, proposal_of(candidate), n_weighed(target), seed + 100 * (i + 1))
             if best is None or quality(weighed) >= quality(best) or i < 2:
                 best, warped = weighed, candidate
             structure = structure_of(candidate) if i > 0 else None
@@ -53,7 +53,7 @@ class ConditionalGaussian(AbstractSolver):
             draws = weighed.u[weighed.resample(4096, seed + i, TAILS)]
         if best is None or warped is None:
             return dataclasses.replace(start, findings={**start.findings, "no_warp": True})
-        return corrected(best, start, N_PROPOSALS // 2, seed, warped)
+        return corrected(best, start, n_weighed(target) // 2, seed, warped)
 
 
 def quality(weighed: Weighted) -> float:

@@ -1,6 +1,7 @@
 """One compiled program: many chains, side by side, for a segment of iterations."""
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -11,13 +12,21 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ..algorithms.budget import OutOfBudget
-from ..algorithms.target import Target, flat_log_density
+from ..algorithms.target import Target, flat_log_density, in_turn
 from ..compiled import compiled
 from ..errors import IncompatibleComposition, explain
 from ..function import Static
 from ..tree import Layout
 
 SEGMENT = 16  # iterations a call
+
+
+class How(NamedTuple):
+    """What a program is made for: the kind of chains; densities one after the other?; between a normal and the target?"""
+
+    kind: str
+    in_turn: bool
+    tempered: bool
 
 
 class Segment(NamedTuple):
@@ -31,28 +40,42 @@ class Segment(NamedTuple):
     diverged: np.ndarray  # bool (T, C)
 
 
+def density_of(static: Static, layout: Layout, arrays: PyTree, one_by_one: bool) -> Callable:
+    """log p(u) of the model in (model, transport, batch), given as arrays and a static half."""
+
+    def density(arrays: PyTree, u: Float[Array, " D"]) -> Float[Array, ""]:
+        model, _, batch = eqx.combine(arrays, static.tree)
+        return flat_log_density(model, layout, batch, u)
+
+    without = (arrays[0], jax.tree.map(lambda _: None, arrays[1]), arrays[2])
+    return in_turn(density, without) if one_by_one else lambda u: density(without, u)
+
+
 @compiled(0, 1, 2)
-def _segment(kind: str, static: Static, layout: Layout, arrays, key_data, z, step_size, n_leapfrog, tempering):
+def _segment(how: How, static: Static, layout: Layout, arrays, key_data, z, step_size, n_leapfrog, tempering):
     from blackjax.mcmc import hmc, mala
 
-    model, transport, batch = eqx.combine(arrays, static.tree)
+    transport = eqx.combine(arrays, static.tree)[1]
     dim = z.shape[1]
+    density = density_of(static, layout, arrays, how.in_turn)
 
     def log_p(z):
         u, log_det = transport(z)
-        return flat_log_density(model, layout, batch, u), u, log_det
+        return density(u), u, log_det
 
     def log_density(z):
         """Between the standard normal (tempering 0) and the target (1), in the transport's coordinates."""
         value, _, log_det = log_p(z)
+        if not how.tempered:
+            return value + log_det
         return tempering * (value + log_det) - (1 - tempering) * 0.5 * (z**2).sum()
 
-    method = {"hmc": hmc, "mala": mala}[kind]
+    method = {"hmc": hmc, "mala": mala}[how.kind]
     kernel = method.build_kernel()
     metric = jnp.ones(dim)
 
     def one(key, state, step, n):
-        if kind == "mala":
+        if how.kind == "mala":
             return kernel(key, state, log_density, step)
         return kernel(key, state, log_density, step, metric, n)
 
@@ -62,12 +85,16 @@ def _segment(kind: str, static: Static, layout: Layout, arrays, key_data, z, ste
         states, info = jax.vmap(one, in_axes=(0, 0, 0, None))(keys, states, step_size, n)
         moved = getattr(info, "is_accepted", jnp.ones(z.shape[0], bool))
         diverged = getattr(info, "is_divergent", jnp.zeros(z.shape[0], bool))
-        return states, (states.position, info.acceptance_rate, moved, diverged)
+        return states, (states.position, states.logdensity, info.acceptance_rate, moved, diverged)
 
     states = jax.vmap(lambda z: method.init(z, log_density))(z)
     keys = jr.split(jr.wrap_key_data(key_data), n_leapfrog.shape[0])
-    _, (z, accepted, moved, diverged) = jax.lax.scan(iterate, states, (keys, n_leapfrog))
-    value, u, _ = jax.lax.map(jax.vmap(log_p), z)
+    _, (z, value, accepted, moved, diverged) = jax.lax.scan(iterate, states, (keys, n_leapfrog))
+    if how.tempered:
+        value, u, _ = jax.lax.map(jax.vmap(log_p), z)
+    else:
+        u, log_det = jax.lax.map(jax.vmap(transport), z)
+        value = value - log_det
     return z, u, value, accepted, moved, diverged
 
 
@@ -103,7 +130,7 @@ class Sampler:
 
     def __init__(self, target: Target, kind: str = "hmc"):
         needs_derivatives(target, kind)
-        self.target, self.kind = target, kind
+        self.target, self.kind, self.in_turn = target, kind, target.pace.in_turn
         self.price: float | None = None  # seconds a gradient, of a segment that did not compile
         self._called = False
         self._halves = Halves()
@@ -132,7 +159,7 @@ class Sampler:
         n_leapfrog = np.where(np.arange(len(n_leapfrog)) < n, n_leapfrog, 0)  # no leapfrog, no evaluation
         arrays, static = self._halves.of((t.traced, transport, t.batch))
         out = _segment(
-            self.kind, static, t.layout, arrays, jr.key_data(key), jnp.asarray(z),
+            How(self.kind, self.in_turn, tempering != 1.0), static, t.layout, arrays, jr.key_data(key), jnp.asarray(z),
             jnp.broadcast_to(jnp.asarray(step_size, float), (len(z),)), jnp.asarray(n_leapfrog, jnp.int32),
             jnp.asarray(tempering, float),
         )  # fmt: skip

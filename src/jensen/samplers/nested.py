@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from scipy.special import logsumexp
 
 from ..algorithms.gaussian import Gaussian, Mixture, StudentT, one_gaussian, safe_cholesky
-from ..algorithms.importance import Weighted, corrected, n_proposals, weigh, weighted
+from ..algorithms.importance import Weighted, corrected, n_weighed, weigh, weighted
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
 
@@ -118,7 +118,7 @@ class NestedLaplace(AbstractSolver):
         rest = Gaussian(np.zeros(self.b.size), np.ones(self.b.size))
         for i in range(ADAPTED if hyper is not None else 0):
             candidate = Nested(a, self.b, hyper, rest)
-            weighed = weigh(target, candidate.proposal(), n_proposals(target.dim), seed + 3000 * (i + 1))
+            weighed = weigh(target, candidate.proposal(), n_weighed(target), seed + 3000 * (i + 1))
             if best is None or _quality(weighed) > _quality(best) - SLACK:
                 best, q = weighed, candidate
             moved = np.abs(weighed.weights @ weighed.u[:, self.b] - rest.mean) / rest.root

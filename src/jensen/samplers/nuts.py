@@ -33,7 +33,7 @@ GROWTH = 1.15  # in an effective number of draws, while the gradients double
 SECONDS, FIRST = 0.5, 64  # a call; leapfrogs of the first
 ENDED = {
     "patience": "The chains were ended after {:,} gradients, the default patience (ten times what came before, or half "
-    "a million), while they still got better: budget='seconds:600' lets them go on.",
+    "a million, fewer where a gradient is dear), while they still got better: budget='seconds:600' lets them go on.",
     "stalled": "The second half of the chains' {:,} gradients made nothing better.",
 }
 
@@ -91,8 +91,9 @@ class NUTS(AbstractSolver):
                 `samplers/metric.py`) from the rung below, then from the pooled draws of windows of 15, 25, 50 and 100
                 iterations, before 50 in which only the step size is adapted. Then it runs until the standard errors
                 and R-hat suffice, or no longer get better.
-    Cost:       without a budget at most ten times the gradients of all rungs below, or half a million, whichever is more
-                (a default patience, named by the verdict where it ends the chains); else what the budget leaves.
+    Cost:       without a budget at most ten times the gradients of all rungs below, or half a million (fewer where they
+                are dear), whichever is more (a default patience, named by the verdict where it ends the chains); else
+                what the budget leaves.
     Errors:     IncompatibleComposition for a density without derivatives.
     Reference:  Hoffman and Gelman (2014); Betancourt (2017), appendix A; Phan, Pradhan and Jankowiak (2019), for trees
                 without recursion.  [hoffman2014nuts, betancourt2017conceptual]
@@ -108,7 +109,7 @@ class NUTS(AbstractSolver):
         if start.q is None:
             return start
         self.begun = target.budget.used
-        self.patience = self.begun + max(PATIENCE * self.begun, self.at_least)
+        self.patience = self.begun + max(PATIENCE * self.begun, target.fewer(self.at_least))
         trees = Trees(target)
         draws = earlier(target, start, seed)
         metric = learned(target, draws)
@@ -164,7 +165,7 @@ class NUTS(AbstractSolver):
                 if walk.iterations >= looked or impatient or budget.spent:
                     checks = self.checks(trees.target, walk)
                     looked = math.ceil(1.3 * walk.iterations)
-                    if enough(checks, SLACK):
+                    if enough(checks, trees.target, SLACK):
                         sufficed = sufficed or walk.iterations
                         if walk.iterations >= DRAWN_ON * sufficed or settled(trees.target, walk.pieces(walk.u)):
                             return "converged", checks

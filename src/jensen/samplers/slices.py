@@ -9,7 +9,7 @@ from scipy.special import logsumexp
 
 from ..algorithms.budget import OutOfBudget
 from ..algorithms.gaussian import Gaussian, Mixture, safe_cholesky
-from ..algorithms.importance import Weighted, corrected, n_proposals, proposal_of, weigh
+from ..algorithms.importance import Weighted, corrected, n_weighed, proposal_of, weigh
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import BLOCK, Target
 from .chains import agreement, enough, longest_run
@@ -136,7 +136,7 @@ class Slices(AbstractSolver):
             if len(kept) >= looked and not self.weigh_it:
                 looked = int(1.5 * looked)
                 checks = agreement(np.stack(kept[LEAST // 2 :]), target.names)
-                if enough(checks) or target.budget.spent:
+                if enough(checks, target) or target.budget.spent:
                     break
         if len(kept) < LEAST:
             raise OutOfBudget
@@ -147,7 +147,7 @@ class Slices(AbstractSolver):
         }  # fmt: skip
         draws = x.reshape(-1, target.dim)
         q, weighed = best_mixture(target, draws, seed)
-        why = "budget" if target.budget.spent else "converged" if self.weigh_it or enough(checks) else "stalled"
+        why = "budget" if target.budget.spent else "converged" if self.weigh_it or enough(checks, target) else "stalled"
         solution = Solution(
             q, why, draws, values, corrected="chains", findings={"chains": checks, "shape": x.shape[:2]}
         )
@@ -162,7 +162,7 @@ def best_mixture(target: Target, draws: Float[np.ndarray, "n D"], seed: int) -> 
         if best is not None and (k * 5 * target.dim > len(some) or target.budget.spent):
             break
         q = fitted_mixture(some, k, np.random.default_rng([seed, 34]))
-        weighed = weigh(target, proposal_of(q), n_proposals(target.dim), seed + k)
+        weighed = weigh(target, proposal_of(q), n_weighed(target), seed + k)
         if best is None or weighed.ess > best[1].ess:
             best = q, weighed
         if best[1].ess > 0.8:

@@ -10,11 +10,11 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..algorithms.target import Target, flat_log_density
+from ..algorithms.target import Target
 from ..compiled import compiled
 from ..function import Static
 from ..tree import Layout
-from .kernel import Halves, needs_derivatives
+from .kernel import Halves, density_of, needs_derivatives
 
 DEEPEST = 10  # doublings of a tree
 ROOM = 32  # draws a chain and a call
@@ -170,18 +170,20 @@ def leap(density, c: Chain, momentum: Array, uniform: Array, wanted: Array, adap
     return pick(ended | c.new, fresh, grown), ended, diverged, accepted / leaps, leaps, grown.moved
 
 
-@compiled(0, 1)
-def _run(static: Static, layout: Layout, arrays, key_data, chains: Chain, wanted, adapting, deepest, most):
-    """Leapfrogs of all chains, until one has ROOM draws or `most` are done; the draws of each, and how many."""
-    model, transport, batch = eqx.combine(arrays, static.tree)
+@compiled(0, 1, 2)
+def _run(how: bool, static: Static, layout: Layout, arrays, key_data, chains: Chain, wanted, adapting, deepest, most):
+    """Leapfrogs of all chains, until one has ROOM draws or `most` are done; the draws of each, and how many. how: are
+    densities evaluated one after the other?"""
+    transport = eqx.combine(arrays, static.tree)[1]
     c, d = chains.draw.z.shape
     key, normal_key = jr.split(jr.wrap_key_data(key_data))
     momenta = jr.normal(normal_key, (c, ROOM + 1, d))  # the first for chains that are new
     index = jnp.arange(c)
+    density = density_of(static, layout, arrays, how)
 
     def log_density(z):
         u, log_det = transport(z)
-        value = flat_log_density(model, layout, batch, u) + log_det
+        value = density(u) + log_det
         return jnp.where(value < jnp.inf, value, -jnp.inf)  # nor NaN
 
     def iterate(carry):
@@ -225,7 +227,7 @@ class Trees:
 
     def __init__(self, target: Target):
         needs_derivatives(target, "nuts")
-        self.target = target
+        self.target, self.in_turn = target, target.pace.in_turn
         self.price: float | None = None  # seconds a leapfrog of all chains
         self._called, self._halves = False, Halves()
 
@@ -234,7 +236,7 @@ class Trees:
         t, began = self.target, time.perf_counter()
         arrays, static = self._halves.of((t.traced, transport, t.batch))
         done, chains, *out = _run(
-            static, t.layout, arrays, jr.key_data(key), chains, jnp.asarray(wanted, float),
+            self.in_turn, static, t.layout, arrays, jr.key_data(key), chains, jnp.asarray(wanted, float),
             jnp.asarray(adapting), jnp.asarray(DEEPEST, jnp.int32), jnp.asarray(most, jnp.int32),
         )  # fmt: skip
         found = Run(chains, *(np.asarray(a) for a in out))
