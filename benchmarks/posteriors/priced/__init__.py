@@ -4,8 +4,8 @@ A gradient takes from a tenth of a millisecond to a tenth of a second: a factori
 many coordinates. Where it takes long, the reference is drawn in coordinates in which the posterior is about standard normal.
 """
 
-from benchmarks.posteriors.priced import dynamics, processes, regressions, series
+from benchmarks.posteriors.priced import dynamics, groups, processes, regressions, series
 from benchmarks.posteriors.priced.base import ENTRIES
 
 DENSITIES = regressions.DENSITIES
-__all__ = ["DENSITIES", "ENTRIES"]
+__all__ = ["DENSITIES", "ENTRIES", "dynamics", "groups", "processes", "regressions", "series"]

@@ -46,9 +46,8 @@ def predation(state, t, rates):
 def lotka_volterra(times, y, *, solve: Callable):
     """As in NumPyro's examples: populations at the start, four rates, and the noise of each population's logarithm."""
     start = numpyro.sample("start", dist.LogNormal(jnp.log(10.0), 1.0).expand([2]))
-    low, high = jnp.zeros(4), jnp.full(4, jnp.inf)
-    rates = dist.TruncatedNormal(jnp.array([1.0, 0.05, 1.0, 0.05]), jnp.array([0.2, 0.02, 0.2, 0.02]), low=low, high=high)
-    states = solve(predation, start, times, numpyro.sample("rates", rates))
+    rates = dist.TruncatedNormal(jnp.array([1.0, 0.05, 1.0, 0.05]), jnp.array([0.2, 0.02, 0.2, 0.02]), low=0.0)
+    states = solve(predation, start, jnp.asarray(times, start.dtype), numpyro.sample("rates", rates))
     sigma = numpyro.sample("sigma", dist.LogNormal(-1.0, 1.0).expand([2]))
     numpyro.sample("y", dist.LogNormal(jnp.log(jnp.maximum(states, 1e-6)), sigma), obs=y)
 
@@ -57,7 +56,9 @@ def _solved(field: Callable, start: np.ndarray, times: np.ndarray, *args) -> np.
     """In double precision, outside of JAX."""
     from scipy.integrate import solve_ivp
 
-    found = solve_ivp(lambda t, s: np.asarray(field(s, t, *args)), (times[0], times[-1]), start, "RK45", times, rtol=1e-6)
+    found = solve_ivp(
+        lambda t, s: np.asarray(field(s, t, *args)), (times[0], times[-1]), start, "RK45", times, rtol=1e-6
+    )
     return found.y.T
 
 
@@ -125,22 +126,25 @@ def by_steps(dose, times, ka, ke):
 
 
 def one_compartment(dose, times, y, *, amounts: Callable):
-    """Absorption, clearance and volume of each subject about those of all, on the logarithm, non-centred."""
+    """Clearance, volume, and what absorption is above elimination, of each subject about all, on the logarithm."""
     centre = jnp.log(jnp.array([1.0, 3.0, 30.0]))
     mean = numpyro.sample("mean", dist.Normal(centre, 0.5).to_event(1))
     spread = numpyro.sample("spread", dist.HalfNormal(0.5).expand([3]).to_event(1))
     with numpyro.plate("subjects", dose.shape[0]):
         z = numpyro.sample("z", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
-    ka, clearance, volume = jnp.exp(mean + spread * z).T
+    above, clearance, volume = jnp.exp(mean + spread * z).T
+    ke = clearance / volume
     sigma = numpyro.sample("sigma", dist.HalfNormal(0.5))
-    level = amounts(dose, times, ka, clearance / volume) / volume[:, None]
+    level = amounts(dose, times, ke + above, ke) / volume[:, None]
     numpyro.sample("y", dist.LogNormal(jnp.log(jnp.maximum(level, 1e-9)), sigma).to_event(2), obs=y)
 
 
 def _levels(rng):
     dose, times = rng.choice([100.0, 200.0, 300.0], 20), np.array([0.5, 1.0, 2.0, 4.0, 6.0, 9.0, 12.0, 24.0])
-    ka, clearance, volume = np.exp(np.log([1.2, 2.5, 35.0]) + np.array([0.4, 0.3, 0.2]) * rng.standard_normal((20, 3))).T
-    level = np.asarray(by_formula(dose, times, ka, clearance / volume)) / volume[:, None]
+    above, clearance, volume = np.exp(
+        np.log([1.2, 2.5, 35.0]) + np.array([0.4, 0.3, 0.2]) * rng.standard_normal((20, 3))
+    ).T
+    level = np.asarray(by_formula(dose, times, above + clearance / volume, clearance / volume)) / volume[:, None]
     return single(dose, times, level * np.exp(0.15 * rng.standard_normal(level.shape)))
 
 

@@ -65,7 +65,7 @@ _regression("logit_100000_rows", "bernoulli", 100_000, 30)
 _regression("poisson_200000_rows", "poisson", 200_000, 20)
 _regression("counts_50000_rows", "negative binomial", 50_000, 10)
 _regression("robust_100000_rows", "student", 100_000, 20)
-_regression("logit_1000_columns", "bernoulli", 2_000, 1_000, scale=0.2, n_chunk=300)
+_regression("logit_1000_columns", "bernoulli", 2_000, 1_000, scale=0.2)
 
 
 # ---- a million rows, known exactly -----------------------------------------------------------------------------------
