@@ -117,6 +117,20 @@ def test_whitened_draws_are_draws_of_the_model():
     assert np.abs(np.diff(own) + 0.5 * np.diff((z[0] ** 2).sum(-1))).max() < 0.2  # about standard normal
 
 
+@pytest.mark.parametrize("name", ["gp_rbf_300", "gp_matern_500"])
+def test_cheaper_forms_of_a_process_are_the_process(name):
+    """The log density, which the reference computes by basis functions or by a filter."""
+    from numpyro.infer.util import log_density
+
+    with jax.enable_x64(True):
+        problem = registry.load(name)
+        for length in (0.6, 1.2):
+            at = {k: jax.numpy.asarray(v) for k, v in {"length": length, "amplitude": 1.1, "noise": 0.3}.items()}
+            forms = problem.model, problem.entry.sampler.model
+            direct, cheap = (float(log_density(m, problem.args, {}, at)[0]) for m in forms)
+            np.testing.assert_allclose(cheap, direct, rtol=1e-7)
+
+
 def test_standardised_and_centred_are_one_model():
     """The log density of the effects is that of their standardised form, less the logarithm of the scale of each."""
     import jensen as jn
