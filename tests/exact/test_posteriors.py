@@ -125,7 +125,7 @@ def test_cheaper_forms_of_a_process_are_the_process(name):
     with jax.enable_x64(True):
         problem = registry.load(name)
         for length in (0.6, 1.2):
-            at = {k: jax.numpy.asarray(v) for k, v in {"length": length, "amplitude": 1.1, "noise": 0.3}.items()}
+            at = {k: jax.numpy.array(v, float) for k, v in {"length": length, "amplitude": 1.1, "noise": 0.3}.items()}
             forms = problem.model, problem.entry.sampler.model
             direct, cheap = (float(log_density(m, problem.args, {}, at)[0]) for m in forms)
             np.testing.assert_allclose(cheap, direct, rtol=1e-7)

@@ -150,7 +150,7 @@ def _levels(rng):
 
 for _name, _amounts in {"drug_by_formula": by_formula, "drug_by_steps": by_steps}.items():
     _model = functools.partial(one_compartment, amounts=_amounts)
-    add(_name, _model, _levels, n_warmup=500, n_chunk=500, target_accept=0.9)
+    add(_name, _model, _levels, whiten=_model, n_warmup=400, target_accept=0.85)
 
 
 # ---- an enzyme -------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def _add(name: str, model: Callable, centred: bool, data: Callable, sampled_cent
     """Sampled for reference in the form that mixes better."""
     sampler = None if sampled_centred == centred else functools.partial(model, centred=sampled_centred)
     convert = None if sampler is None or not sampled_centred else _standardise
-    settings = {"n_warmup": 500, "n_chunk": 500, "target_accept": 0.85} | settings
+    settings = {"n_warmup": 500, "n_chunk": 1000, "target_accept": 0.85} | settings
     add(name, functools.partial(model, centred=centred), data, sampler=sampler, convert=convert, **settings)
 
 
@@ -72,7 +72,7 @@ def _groups(name: str, law: str, size: int, repeats: int, centred: bool, sampled
 _groups("counts_500_groups", "poisson", 500, 10, centred=True, sampled_centred=True)
 _groups("answers_500_groups", "bernoulli", 500, 20, centred=False, sampled_centred=True)
 _groups("answers_1000_groups", "bernoulli", 1_000, 20, centred=True, sampled_centred=True)
-_groups("answers_3000_groups", "bernoulli", 3_000, 10, centred=False, sampled_centred=False, n_chunk=300)
+_groups("answers_3000_groups", "bernoulli", 3_000, 10, centred=False, sampled_centred=False)
 
 
 def slopes(x, group, y, *, size: int, centred: bool):

@@ -177,10 +177,11 @@ def _cox_data(rng):
     return single(cells, area, rng.poisson(area * np.exp(3.0 + _smooth(rng, cells))))
 
 
-LATENT = {"target_accept": 0.9, "n_warmup": 500, "n_chunk": 500, "chain_method": "sequential"}
-add("gp_counts_100", functools.partial(gp_counts, kernel=_matern), _counts_data, **LATENT)
-add("gp_classes_100", gp_classes, _classes_data, **LATENT)
-add("cox_grid_144", cox, _cox_data, **LATENT)
+LATENT = {"target_accept": 0.85, "n_warmup": 400, "n_chunk": 1000}
+_matern_counts = functools.partial(gp_counts, kernel=_matern)
+add("gp_counts_100", _matern_counts, _counts_data, whiten=_matern_counts, **LATENT)
+add("gp_classes_100", gp_classes, _classes_data, whiten=gp_classes, **LATENT)
+add("cox_grid_144", cox, _cox_data, whiten=cox, **LATENT)
 
 
 # ---- a process of thirty basis functions -----------------------------------------------------------------------------
@@ -255,7 +256,7 @@ def _neighbours(name: str, law: str, side: int) -> None:
         return single(x, size, adjacent, rng.binomial(size, expit(eta)))
 
     model, sampler = (functools.partial(m, law=law) for m in (neighbours, neighbours_by_eigenvalues))
-    add(name, model, data, sampler=sampler, n_warmup=1000, n_chunk=1000, target_accept=0.9)
+    add(name, model, data, whiten=sampler, **LATENT)
 
 
 _neighbours("areas_counts_100", "poisson", 10)
