@@ -117,6 +117,26 @@ def test_whitened_draws_are_draws_of_the_model():
     assert np.abs(np.diff(own) + 0.5 * np.diff((z[0] ** 2).sum(-1))).max() < 0.2  # about standard normal
 
 
+@pytest.mark.parametrize("name", ["counts_50000_rows", "areas_counts_100"])
+def test_cheaper_forms_differ_by_a_constant(name):
+    """From the model: at three places."""
+    from numpyro.infer.util import log_density
+
+    with jax.enable_x64(True):
+        problem, rng = registry.load(name), np.random.default_rng(0)
+        form, model, found = problem.entry.sampler.model, problem.jensen(), []
+        for _ in range(3):
+            u = {k: jax.numpy.array(0.3 * rng.standard_normal(v.shape), float) for k, v in model.latents.items()}
+            x = model.constrain(u)
+            stretch = 0.0  # of effects by their standard deviation
+            if "effect" in x:
+                stretch = -0.5 * len(x["effect"]) * jax.numpy.log(x["precision"])
+                x = x | {"z": x["effect"] * jax.numpy.sqrt(x["precision"])}
+            cheap, direct = (log_density(m, problem.args, {}, x)[0] for m in (form, problem.model))
+            found.append(float(cheap - direct - stretch))
+    np.testing.assert_allclose(found, found[0], rtol=1e-9, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["gp_rbf_300", "gp_matern_500"])
 def test_cheaper_forms_of_a_process_are_the_process(name):
     """The log density, which the reference computes by basis functions or by a filter."""
