@@ -102,7 +102,16 @@ def _cases(rng):
 
 
 _epidemic = functools.partial(epidemic, people=10_000)
-add("epidemic_60_days", _epidemic, _cases, whiten=_epidemic, n_warmup=500, target_accept=0.95, dense_mass=True)
+add(
+    "epidemic_60_days",
+    _epidemic,
+    _cases,
+    whiten=_epidemic,
+    n_warmup=500,
+    n_chunk=5000,
+    target_accept=0.95,
+    dense_mass=True,
+)
 
 
 # ---- a drug, taken by mouth ------------------------------------------------------------------------------------------

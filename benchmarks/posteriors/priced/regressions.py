@@ -226,7 +226,7 @@ def _exchanged(draws):
 
 
 add(
-    "horseshoe_100_columns", regularised_horseshoe, _few_matter(200, 100), n_warmup=1000, n_chunk=1000,
+    "horseshoe_100_columns", regularised_horseshoe, _few_matter(200, 100), n_warmup=1000, n_chunk=2500,
     target_accept=0.95,
 )  # fmt: skip
 add("spike_and_slab_50", spike_and_slab, _few_matter(200, 50), n_warmup=1000, n_chunk=2000)
