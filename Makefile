@@ -22,7 +22,7 @@ help:
 	@echo "make lint types        ruff and pyright"
 	@echo "make docs              regenerate docs/validity.md, and the list of cells that tests cover"
 	@echo "make bench             speed against other libraries (creates $(BENCH_VENV))"
-	@echo "make bench-posteriors  quality on 243 posteriors (posteriordb's with JENSEN_DATA), beside NUTS; SHARD=1/4: a part"
+	@echo "make bench-posteriors  quality on 287 posteriors (posteriordb's with JENSEN_DATA), beside NUTS; SHARD=1/4: a part"
 	@echo "make bench-starved     the same at budgets too small for most: is any failure silent?"
 	@echo "make bench-constrained of these, sixty whose means and sds are known exactly in the user's coordinates"
 	@echo "make bench-peers       the same posteriors beside other libraries: speed and quality (creates $(BENCH_VENV))"

@@ -25,7 +25,7 @@ class Density:
     log_density: `z` of shape (dim,) -> nats, normalised or not.   center, spread: exact, one a coordinate.
     draws: (generator, n) -> (n, dim) exact independent draws.   measure: "moments" or "quantiles".
     smooth: whether it vanishes smoothly where its support ends.
-    moments: mean and sd, NaN or infinite where they do not exist, if centre and spread are not these.
+    moments: mean and sd of what is reported, NaN or infinite where they do not exist, if centre and spread are not these.
     """
 
     dim: int
@@ -40,8 +40,8 @@ class Density:
 
     @property
     def mean_and_sd(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Exact, where they are known."""
-        return (self.center, self.spread) if self.measure == "moments" else self.moments
+        """Exact, in the reported coordinates, where they are known."""
+        return self.moments or ((self.center, self.spread) if self.measure == "moments" else None)
 
     def model(self):
         """The jensen model."""

@@ -11,16 +11,16 @@ import jax
 import numpy as np
 
 import jensen as jn
-from benchmarks.posteriors import constrained, hard, hierarchies, models, simulated
+from benchmarks.posteriors import constrained, hard, hierarchies, models, priced, simulated
 from benchmarks.posteriors.densities import DENSITIES as CLASSIC
 from benchmarks.posteriors.densities import Density
 from benchmarks.posteriors.moments import REFERENCES, Errors, Moments, coordinate_names, flat, located
 from benchmarks.posteriors.shapes import SHAPES
 from jensen.models.base import AbstractModel
 
-GROUPS = ("posteriordb", "classic", "simulated", "hierarchies", "shapes", "constrained")
-ENTRIES = {**hard.ENTRIES, **simulated.ENTRIES, **hierarchies.ENTRIES}
-DENSITIES = CLASSIC | {name: shape.make for name, shape in SHAPES.items()}
+GROUPS = ("posteriordb", "classic", "simulated", "hierarchies", "shapes", "constrained", "priced")
+ENTRIES = {**hard.ENTRIES, **simulated.ENTRIES, **hierarchies.ENTRIES, **priced.ENTRIES}
+DENSITIES = CLASSIC | {name: shape.make for name, shape in SHAPES.items()} | priced.DENSITIES
 N_QUANTILES = 100_000  # exact draws that median and width are taken from, where these are not the measure
 
 
@@ -92,7 +92,8 @@ def listed() -> dict[str, tuple[str, bool | None, bool]]:
     found |= {n: (classic(d.held_out), d.held_out, False) for n, make in CLASSIC.items() for d in [make()]}
     for entries in (hard.ENTRIES, simulated.ENTRIES):
         found |= {n: (classic(e.held_out), e.held_out, e.needs_data) for n, e in entries.items()}
-    found |= {n: ("hierarchies", e.held_out, e.needs_data) for n, e in hierarchies.ENTRIES.items()}
+    for group, entries in {"hierarchies": hierarchies.ENTRIES, "priced": priced.ENTRIES}.items():
+        found |= {n: (group, e.held_out, e.needs_data) for n, e in entries.items()}
     found |= {n: ("shapes", shape.held_out, False) for n, shape in SHAPES.items()}
     return found | dict.fromkeys(constrained.POSTERIORS, ("constrained", None, False))
 

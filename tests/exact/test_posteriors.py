@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.posteriors import check, choices, constrained, hierarchies, models, registry
+from benchmarks.posteriors import check, choices, constrained, hierarchies, models, priced, registry
 from benchmarks.posteriors.densities import Density, mixture
 from benchmarks.posteriors.moments import REFERENCES, Moments, located
 from benchmarks.posteriors.quality import printed_errors, quality, undetermined
@@ -60,15 +60,95 @@ def test_every_name_is_of_one_group_and_half_of_each_kind_is_held_out():
     by_kind = itertools.groupby(sorted(registry.SHAPES.values(), key=lambda s: s.kind), key=lambda s: s.kind)
     halves = {kind: [s.held_out for s in found] for kind, found in by_kind}
     assert len(halves) == 10 and all(len(h) == 10 and sum(h) == 5 for h in halves.values())
-    held_out = [e.held_out for e in hierarchies.ENTRIES.values()]
-    assert len(held_out) >= 40 and abs(2 * sum(held_out) - len(held_out)) <= 1
+    for entries in (hierarchies.ENTRIES, priced.ENTRIES):
+        held_out = [e.held_out for e in entries.values()]
+        assert len(held_out) >= 40 and abs(2 * sum(held_out) - len(held_out)) <= 1
     assert len(models.names()) == 14 and len(constrained.POSTERIORS) == 60
 
 
-@pytest.mark.parametrize("name", [n for n in stored() if not registry.ENTRIES[n].needs_data])
+HAVE_ONE = [
+    n for n in stored() if n not in priced.ENTRIES or (REFERENCES / f"{n}.json").is_file()
+]  # some cost too much
+
+
+@pytest.mark.parametrize("name", [n for n in HAVE_ONE if not registry.ENTRIES[n].needs_data])
 def test_references_belong_to_their_data_and_are_settled(name):
     reference = registry.load(name).reference()
     assert reference.rhat.max() < 1.02 and reference.ess.min() > 1000 and (reference.spread > 0).all()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gp_classes_100",
+        "drug_by_formula",
+        "level_2000_steps",
+        "spike_and_slab_50",
+        "two_lines_2000_rows",
+        "counts_500_groups",
+    ],
+)
+def test_costly_ones_have_a_density(name):
+    """At a draw from the prior, and a gradient there; data are in single precision."""
+    from numpyro.infer.initialization import init_to_sample
+    from numpyro.infer.util import initialize_model
+
+    problem = registry.load(name)
+    assert all(a.dtype in (np.float32, np.int32) for a in problem.args)
+    at = initialize_model(jax.random.key(1), problem.model, init_strategy=init_to_sample, model_args=problem.args)
+    density = problem.log_density()
+    value, gradient = jax.jit(jax.value_and_grad(density))(at.param_info.z)
+    assert np.isfinite(value) and all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
+
+
+def test_whitened_draws_are_draws_of_the_model():
+    """The density of z is the model's, of the draw it stands for, but for a constant."""
+    from numpyro.infer.util import log_density
+
+    problem = registry.load("level_2000_steps")
+    with jax.enable_x64(True):
+        sampler, model = problem.entry.sampler, problem.jensen()
+        z = np.random.default_rng(0).standard_normal((1, 3, 2))
+        own = [float(log_density(sampler, problem.args, {}, {"z": row})[0]) for row in z[0]]
+        found = problem.entry.convert({"z": z})
+        draws = [{site: found[site][0, i] for site in model.latents} for i in range(3)]
+        theirs = [float(model.log_density(model.unconstrain(d)[0], None)) for d in draws]
+    np.testing.assert_allclose(np.diff(own), np.diff(theirs), rtol=1e-6)
+    assert np.abs(np.diff(own) + 0.5 * np.diff((z[0] ** 2).sum(-1))).max() < 0.2  # about standard normal
+
+
+@pytest.mark.parametrize("name", ["counts_50000_rows", "areas_counts_100"])
+def test_cheaper_forms_differ_by_a_constant(name):
+    """From the model: at three places."""
+    from numpyro.infer.util import log_density
+
+    with jax.enable_x64(True):
+        problem, rng = registry.load(name), np.random.default_rng(0)
+        form, model, found = problem.entry.sampler.model, problem.jensen(), []
+        for _ in range(3):
+            u = {k: jax.numpy.array(0.3 * rng.standard_normal(v.shape), float) for k, v in model.latents.items()}
+            x = model.constrain(u)
+            stretch = 0.0  # of effects by their standard deviation
+            if "effect" in x:
+                stretch = -0.5 * len(x["effect"]) * jax.numpy.log(x["precision"])
+                x = x | {"z": x["effect"] * jax.numpy.sqrt(x["precision"])}
+            cheap, direct = (log_density(m, problem.args, {}, x)[0] for m in (form, problem.model))
+            found.append(float(cheap - direct - stretch))
+    np.testing.assert_allclose(found, found[0], rtol=1e-9, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gp_rbf_300", "gp_matern_500"])
+def test_cheaper_forms_of_a_process_are_the_process(name):
+    """The log density, which the reference computes by basis functions or by a filter."""
+    from numpyro.infer.util import log_density
+
+    with jax.enable_x64(True):
+        problem = registry.load(name)
+        for length in (0.6, 1.2):
+            at = {k: jax.numpy.array(v, float) for k, v in {"length": length, "amplitude": 1.1, "noise": 0.3}.items()}
+            forms = problem.model, problem.entry.sampler.model
+            direct, cheap = (float(log_density(m, problem.args, {}, at)[0]) for m in forms)
+            np.testing.assert_allclose(cheap, direct, rtol=1e-7)
 
 
 def test_standardised_and_centred_are_one_model():
