@@ -24,10 +24,7 @@ from .pace import Pace
 from .reported import Reported
 
 BLOCK = 64  # points evaluated by one call of the one compiled program
-NEAR, GROWTH = (
-    2.0,
-    3.0,
-)  # of a density that may not end far out: where it is looked at first, and by how much further then
+FIRST, BEYOND = 1.0, 0.5  # of a density that may not end far out: |u_i| at first; and how much further it is looked at
 COMPARABLE = 50.0  # nats a dimension below the highest: as far as that it is looked further
 ACCURACY, ACCURACY_OF_DEAR = 0.015, 0.03
 DIFFERENCE = 1e-5  # step of central differences for a density without derivatives, relative to 1 + |u|
@@ -112,8 +109,8 @@ class Target:
 
     Attributes: model: in double precision.   traced: the same as it is compiled.
                 asked: the accuracy that the user wants, or None.
-                reach: of a density with a loop that may not end far out (an ODE by an adaptive solver): the largest |u_i|
-                at which it was comparable to the highest. It is taken as 0 beyond three times that and a little more.
+                box: (2, D), of a density with a loop that may not end far out (an ODE by an adaptive solver): where it was
+                comparable to the highest. Half as wide again, and a little more, it is looked at; beyond it is taken as 0.
 
     Definition: u is the model's latent (unconstrained) in one vector. Where the density or its gradient is not finite
                 the value is -inf and the gradient 0: a region of no mass, counted in `n_not_a_number` where it was NaN,
@@ -138,7 +135,9 @@ class Target:
         self.budget, self.asked = budget if budget is not None else Budget.unlimited(), accuracy
         self.peak = -math.inf  # the highest value within reach, where there is such a thing
         self.pace = Pace(self.budget, BLOCK, self.dim)
-        self.reach = NEAR if self.program.open_ended(self.leaves) else math.inf
+        self.box: np.ndarray | None = None
+        if self.program.open_ended(self.leaves):
+            self.box = np.outer([-FIRST, FIRST], np.ones(self.dim))
         self.evaluations, self.seconds, self.n_not_a_number, self.n_outside = 0, 0.0, 0, 0
         self.highest: tuple[float, np.ndarray | None] = -np.inf, None  # of all points, where the budget has an end
 
@@ -159,7 +158,7 @@ class Target:
         Raises: OutOfBudget, where the budget is overdrawn before all points are evaluated.
         """
         u = np.asarray(u, np.float64)
-        value, gradient = self._within_reach(u, careful) if self.reach < math.inf else self._evaluated(u, careful)
+        value, gradient = self._evaluated(u, careful) if self.box is None else self._in_reach(u, careful, self.box)
         bad = ~(np.isfinite(value) & np.isfinite(gradient).all(1))
         if bad.any():
             value, gradient = np.where(bad, -np.inf, value), np.where(bad[:, None], 0.0, gradient)
@@ -167,7 +166,7 @@ class Target:
 
     def value(self, u: Float[np.ndarray, "n D"], careful: bool = False) -> Float[np.ndarray, " n"]:
         """Values alone; by the same program where there is a gradient: one more compilation costs more than it saves."""
-        if self.smooth or self.reach < math.inf:
+        if self.smooth or self.box is not None:
             return self(u, careful)[0]
         value = self._in_pieces(np.asarray(u, np.float64), careful)[0]
         return np.where(np.isfinite(value), value, -np.inf)
@@ -227,16 +226,14 @@ class Target:
             if np.isfinite(value[i]) and value[i] > self.highest[0]:
                 self.highest = float(value[i]), u[i].copy()
 
-    def _within_reach(self, u: np.ndarray, careful: bool) -> tuple[np.ndarray, np.ndarray]:
-        size = np.abs(u).max(1, initial=0.0)
-        near = size <= GROWTH * self.reach + NEAR
+    def _in_reach(self, u: np.ndarray, careful: bool, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        margin = BEYOND * (1 + box[1] - box[0]) / 2
+        near = ((u >= box[0] - margin) & (u <= box[1] + margin)).all(1)
         value, gradient = np.full(len(u), -np.inf), np.zeros_like(u)
         value[near], gradient[near] = self._evaluated(u[near], careful)
-        finite = near & np.isfinite(value)
-        if finite.any():
-            self.peak = max(self.peak, float(value[finite].max()))
-            comparable = finite & (value > self.peak - COMPARABLE * self.dim)
-            self.reach = max(self.reach, float(size[comparable].max(initial=0.0)))
+        self.peak = max(self.peak, float(value.max(initial=-np.inf)))
+        seen = u[np.isfinite(value) & (value > self.peak - COMPARABLE * self.dim)]
+        self.box = np.stack([np.min([box[0], *seen], 0), np.max([box[1], *seen], 0)])
         return value, gradient
 
     def _evaluated(self, u, careful):

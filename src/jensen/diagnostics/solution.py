@@ -11,7 +11,6 @@ from ..algorithms.heavy_tails import HeavyTails
 from ..algorithms.importance import Weighted
 from ..algorithms.mode_search import SEEN, Searched
 from ..algorithms.solver import Solution
-from ..algorithms.target import GROWTH, NEAR
 from .marginals import LONG_TAIL, MEAN_AND_SD, NORMAL_QUARTILE, SD, Marginals, Move, tail_error
 from .verdict import ESS_GOOD, ESS_USABLE, KHAT_GOOD, KHAT_USABLE, Diagnosis, Judgement, Verdict, graded, undetermined
 from .witness import Testimony
@@ -68,7 +67,7 @@ class Case:
     unsettled: str = ""  # of weighted draws: a latent whose mean they leave open
     walls: dict[str, Any] = dataclasses.field(default_factory=dict)
     asked: float | None = None  # the accuracy
-    reach: float = math.inf  # of a density that may not end far out: as far as it was looked at
+    box: Any = None  # (2, D), of a density that may not end far out: about where it was looked at
     no_room: bool = False  # did the budget keep the search for modes from being made?
 
 
@@ -88,9 +87,9 @@ def judge_solution(case: Case) -> Diagnosis:
         level = graded(w.undefined, *UNDEFINED)
         judge(level, f"The log density is NaN at {w.undefined:.1%} of the draws from q"
               + ("; it is taken as zero density there, which may not be meant." if level else "."))  # fmt: skip
-    if case.reach < math.inf:
-        judge(0, f"The density has a loop that ends when it has converged, and may not end far out: nothing was looked at where "
-                 f"an unconstrained parameter is beyond {GROWTH * case.reach + NEAR:.3g}, tails and other modes included.")  # fmt: skip
+    if case.box is not None:
+        judge(0, "The density has a loop that ends when it has converged (a solver) and may not end far out: nothing was looked "
+                 "at much beyond where the density is comparable to its highest, for tails and modes neither.")  # fmt: skip
     _witness(judge, case, details)
     details["open"] = judge.level > 0 or case.missed > 0 or case.spent  # what another rung might settle
     _search(judge, case, details)

@@ -294,7 +294,8 @@ class Rungs:
             at_home, home_weighed, self.target.names, marginals, move, self.improper, testimony, solution.evidence,
             own=None if view.back is None else weighed, spent=self.cut or self.target.budget.spent,
             evaluations=self.target.budget.used - used, searched=searched, missed=missed,
-            asked=self.target.asked, reach=self.target.reach, no_room=view.label in self.unsearched, interval=self._interval(at_home, marginals),
+            asked=self.target.asked, box=self.target.box, no_room=view.label in self.unsearched,
+            interval=self._interval(at_home, marginals),
             unsettled=self._unsettled(at_home, home_weighed, marginals),
             walls={} if self.support is None else self.support.told(self.target.names),
         )  # fmt: skip
