@@ -104,8 +104,8 @@ def fit(
             at half a million gradients (fewer where one is dear) or ten times those of the rungs below, and says so; with a
             budget it goes on to its end.
         accuracy: the Monte Carlo error of a mean, in sd of its posterior, at which sampling may stop, and by which the verdict
-            judges it (of an sd, relative: 4/3 of it). None: .015, or .03 where an evaluation of the density takes long. Of the
-            ladder and its rungs.
+            judges it (of an sd, relative: 4/3 of it). None: .015, or up to .027 where an evaluation takes long. Of the ladder
+            and its rungs.
         optimizer: an Optax transformation; a number: Adam with that step size; None: Adam whose step size is chosen on
             a short trial and lowered when progress stalls.
         n_samples: draws a step (a datum).   n_steps: optimiser steps; None: at most 20,000, ending when settled.

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..algorithms.budget import OutOfBudget
 from ..algorithms.heavy_tails import HeavyTails
-from ..algorithms.importance import Weighted, n_proposals, n_weighed, proposal_of, weigh, weigh_more
+from ..algorithms.importance import Weighted, corrected, n_proposals, n_weighed, proposal_of, weigh, weigh_more
 from ..algorithms.low_rank import DENSE
 from ..algorithms.mode_search import Searched, search_modes
 from ..algorithms.modes import modes_of
@@ -114,6 +114,10 @@ class Rungs:
         if solution.draws is None or solution.draws is start.draws or "no_warp" in solution.findings:
             return None
         weighed = solution.findings.get("weighted") if solution.corrected == "importance" else None
+        if weighed is not None:
+            enough = self._weigh_enough(view, solution, weighed)
+            if enough is not weighed:
+                weighed, solution = enough, corrected(enough, solution, len(enough.u) // 2, self.seed)
         weighed = weighed or self._weigh(view, solution)
         testimony = self._witness(view, solution, weighed)
         return self._add(view, view.label + name, solution, weighed, began, used, testimony)

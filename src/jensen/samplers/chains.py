@@ -16,7 +16,7 @@ from ..algorithms.importance import n_proposals, n_weighed, proposal_of, weigh
 from ..algorithms.laplace import WIDE
 from ..algorithms.low_rank import DENSE, LowRankGaussian
 from ..algorithms.solver import AbstractSolver, Solution
-from ..algorithms.target import Target
+from ..algorithms.target import ACCURACY, Target
 from ..compiled import key_for
 from ..diagnostics import marginals
 from ..diagnostics.stein import by_chance, identity_scores
@@ -33,10 +33,8 @@ LEAST_ITERATIONS = 4  # from which there are halves to compare
 MANY = 2000  # dimensions above which there are fewer chains
 KEPT = 2 * 10**7  # numbers: above, chains are thinned
 MAX_LEAPFROG = 64
-OF_SD, MOST_OF_SD = (
-    4 / 3,
-    0.0225,
-)  # the relative error of an sd at which sampling stops, in that of a mean; and by default
+OF_SD = 4 / 3  # the relative error of an sd at which sampling stops, in that of a mean
+MOST_OF_SD = 0.0205  # of it where no accuracy is asked for: more would not be called reliable
 HOPELESS = 1.3  # R-hat from which more iterations of the same do not help
 DRAWN_ON = 4  # times the iterations by ranks enough, where they settle a mean or an sd
 LOOKED_AT, SMALL = 16_384, 1e-4  # draws; a difference, in sd
@@ -161,10 +159,11 @@ class Chains(AbstractSolver):
     def collect(self, sampler: Sampler, state: State, rng: np.random.Generator) -> tuple[str, dict]:
         checks: dict[str, Any] = {}
         kept = KEPT if sampler.target.dim <= MANY else KEPT // 2
-        stride = math.ceil(self.most * SEGMENT * self.n_chains * sampler.target.dim / kept)
-        last, looked = self.most, self.least
+        most = math.ceil(self.most * max(1.0, ACCURACY / sampler.target.accuracy) ** 2)  # where more is asked for
+        stride = math.ceil(most * SEGMENT * self.n_chains * sampler.target.dim / kept)
+        last, looked = most, self.least
         slack = 1.0 if stride == 1 else 2.0  # few draws can be kept: no more can be asked
-        for i in range(self.most):
+        for i in range(most):
             try:
                 state.kept.append(thinned(self.segment(sampler, state, rng), stride))
             except OutOfBudget:
@@ -176,11 +175,11 @@ class Chains(AbstractSolver):
                 suffices = enough(checks, sampler.target, slack)
                 if suffices and (i + 1 >= last or settled(sampler.target, x)):
                     return "converged", checks
-                if suffices and last == self.most:
-                    last = min(self.most, DRAWN_ON * (i + 1))
+                if suffices and last == most:
+                    last = min(most, DRAWN_ON * (i + 1))
                     looked = min(looked, last)
                 longer = missing(checks, sampler.target, slack) * (i + 1)
-                if i + 1 >= 2 * self.least and (checks["rhat"] > HOPELESS or longer > self.most):
+                if i + 1 >= 2 * self.least and (checks["rhat"] > HOPELESS or longer > most):
                     break
             if sampler.target.budget.spent and len(state.kept) >= 2:
                 break
