@@ -88,8 +88,8 @@ def judge_solution(case: Case) -> Diagnosis:
         judge(level, f"The log density is NaN at {w.undefined:.1%} of the draws from q"
               + ("; it is taken as zero density there, which may not be meant." if level else "."))  # fmt: skip
     if case.box is not None:
-        judge(0, "The density has a loop that ends when it has converged (a solver) and may not end far out: nothing was looked "
-                 "at far from where it is comparable to its highest, for tails and modes neither.")  # fmt: skip
+        judge(0, "The density has a loop that ends when it has converged (a solver) and may not end far out: nothing was "
+                 "looked at far from where it is comparable to its highest, for tails and modes neither.")  # fmt: skip
     _witness(judge, case, details)
     details["open"] = judge.level > 0 or case.missed > 0 or case.spent  # what another rung might settle
     _search(judge, case, details)
