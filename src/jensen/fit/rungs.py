@@ -157,9 +157,12 @@ class Rungs:
         return weigh(view.target, proposal_of(solution.q), n_weighed(view.target), self.seed)
 
     def _weigh_enough(self, view: View, solution: Solution, weighed: Weighted) -> Weighted:
-        """With as many more draws as the accuracy asks for, where weights do and there were few."""
+        """With as many more draws as the accuracy asks for, where weights do and there were few; as many as usual where a
+        tail leaves moments open, and quantiles stand for them."""
         wanted = ENOUGH / max(weighed.ess, WEIGHED_ESS) / view.target.accuracy**2
         most = n_proposals(view.target.dim) * (1 if view.target.asked is None else MOST_ASKED)
+        if len(weighed.u) < most and self._reported(view, weighed).undetermined.any():
+            wanted = most
         more = int(min(wanted, most) - len(weighed.u))
         if more <= 0 or weighed.khat > KHAT_USABLE or weighed.ess < WEIGHED_ESS:
             return weighed
@@ -274,6 +277,11 @@ class Rungs:
         said = {name for name, mark in zip(m.names, m.undetermined, strict=True) if mark == MEAN_AND_SD}
         open_ = [i for i in np.flatnonzero(latent.undetermined == MEAN_AND_SD) if latent.names[i] not in said]
         return latent.names[max(open_, key=lambda i: latent.errors()[0][i])] if open_ else ""
+
+    def _reported(self, view: View, weighed: Weighted) -> Marginals:
+        """Of weighted draws of this view, in the coordinates that are reported."""
+        u = weighed.u if view.back is None else view.back(weighed.u)
+        return of_weighted(self.target.reported(u), weighed.log_weights, self.target.reported.names)
 
     def _settled(self, view: View, case: Case, solution: Solution, weighed: Weighted) -> Case:
         """With more draws where they would settle what is open, at no more than what the fit has cost so far."""
