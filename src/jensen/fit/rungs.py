@@ -158,10 +158,10 @@ class Rungs:
 
     def _weigh_enough(self, view: View, solution: Solution, weighed: Weighted) -> Weighted:
         """With as many more draws as the accuracy asks for, where weights do and there were few; as many as usual where a
-        tail leaves moments open, and quantiles stand for them."""
+        tail leaves means open, and quantiles stand for them."""
         wanted = ENOUGH / max(weighed.ess, WEIGHED_ESS) / view.target.accuracy**2
         most = n_proposals(view.target.dim) * (1 if view.target.asked is None else MOST_ASKED)
-        if len(weighed.u) < most and self._reported(view, weighed).undetermined.any():
+        if len(weighed.u) < most and (self._reported(view, weighed).undetermined == MEAN_AND_SD).any():
             wanted = most
         more = int(min(wanted, most) - len(weighed.u))
         if more <= 0 or weighed.khat > KHAT_USABLE or weighed.ess < WEIGHED_ESS:
