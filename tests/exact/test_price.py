@@ -61,7 +61,7 @@ def smooth_counts(d=400, seed=1):
     )
 
 
-MOST = {"regression, 30": 3_000, "log gammas, 3": 10_000, "log gammas, 12": 18_000}
+MOST = {"regression, 30": 3_000, "log gammas, 3": 16_000, "log gammas, 12": 26_000}
 EXACT = {"regression, 30": regression(), "log gammas, 3": log_gammas(3), "log gammas, 12": log_gammas(12)}
 
 

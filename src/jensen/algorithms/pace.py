@@ -1,6 +1,8 @@
 """What an evaluation costs: which of two programs takes the next points, and how many of them a fit may ask for."""
 
 import math
+import statistics
+from collections import deque
 
 from .budget import Budget
 
@@ -11,6 +13,7 @@ CHEAP = 1e-4  # seconds a point: up to here all numbers are the usual ones
 DEAR = 4e-4  # seconds a point of a block, from which on the second program is worth its compilation
 MANY = 100  # dimensions, from which on what is needed grows with them
 HALVINGS = 4  # of the usual numbers, at most
+LAST = 15  # calls
 TRIAL = 2  # points by which the second program is compiled, and then timed
 
 
@@ -24,7 +27,8 @@ class Pace:
     bought; a block is tried when it cannot take more than half of the budget, and kept while it takes less than a tenth.
 
     Attributes: price: seconds a point, of the last call that did not compile.   compiling: seconds, of the first program.
-                single, whole: seconds a point of the second program, and a block of the first: the least seen, or None.
+                single, whole: seconds a point of the second program, and a block of the first: medians of the last calls,
+                or None.
     """
 
     def __init__(self, budget: Budget, block: int, dim: int = 1):
@@ -33,6 +37,7 @@ class Pace:
         self.compiling = self.price = 0.0
         self.single: float | None = None
         self.whole: float | None = None
+        self._seen: dict[bool, deque[float]] = {kind: deque(maxlen=LAST) for kind in (True, False)}
         self._called: dict[bool, int] = {True: 0, False: 0}
         self._size, self._careful = 1, False
 
@@ -78,6 +83,10 @@ class Pace:
             return cheap and self.compiling < COMPILATION * self.budget.seconds
         return self.whole is None or self.whole < ONE_CALL * self.budget.seconds
 
+    def _usual(self, blocks: bool, seconds: float) -> float:
+        self._seen[blocks].append(seconds)
+        return statistics.median_low(self._seen[blocks])
+
     def seen(self, blocks: bool, n: int, seconds: float) -> None:
         """A call with n points has taken so long."""
         first = self._called[blocks] == 0
@@ -86,10 +95,10 @@ class Pace:
             self.compiling = self.compiling or seconds
         elif blocks:
             self.price = seconds / self.block  # a block is padded
-            self.whole = min(seconds, self.whole or seconds)
+            self.whole = self._usual(True, seconds)
         else:
             self.price = seconds / n
-            self.single = min(self.price, self.single or self.price)
+            self.single = self._usual(False, self.price)
             if self.limited:
                 part = int(ONE_CALL * self.budget.seconds / max(self.price, 1e-12))
                 self._size = max(1, min(2 * n, self.block, part))

@@ -87,6 +87,7 @@ def fit(
     plan: Annotated[str | None, typer.Option(help="How draws are made, e.g. antithetic.")] = None,
     method: Annotated[str | None, typer.Option(help="One of `jensen list method`, or 'VCD(n_steps=4)'.")] = None,
     budget: Annotated[str | None, typer.Option(help="seconds:30, evaluations:20000, or both with a comma.")] = None,
+    accuracy: Annotated[float | None, typer.Option(help="Monte Carlo error of a mean, in sd, to be reached.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="Adam's step size, or name:step size (adam:1e-3).")] = None,
     n_samples: Annotated[int | None, typer.Option(help="Draws a step (a datum).")] = None,
     n_steps: Annotated[int | None, typer.Option(help="Optimiser steps. Default: until settled.")] = None,
@@ -125,7 +126,8 @@ def fit(
         "n_samples": n_samples, "n_steps": n_steps, "batch_size": batch_size, "n_restarts": n_restarts, "seed": seed,
         "early_stop": early_stop, "average": average, "donate": donate, "n_draws": n_draws,
     }  # fmt: skip
-    options |= {name: value for name, value in (("method", method), ("budget", budget)) if value is not None}
+    others = ("method", method), ("budget", budget), ("accuracy", accuracy)
+    options |= {name: value for name, value in others if value is not None}
     run = runs.describe(model, data, options, x64)
     _finish(run, out, json, strict, debug, progress=progress, seconds=checkpoint_seconds)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FORMAT, FILE = "jensen-run-1", "run.json"
 OPTIONS = {
     "family": str, "objective": str, "gradient": str, "plan": str, "optimizer": str, "method": str, "budget": str,
+    "accuracy": float,
     "n_samples": int, "n_steps": int, "batch_size": int, "n_restarts": int, "seed": int, "n_draws": int,
     "early_stop": bool, "average": bool, "donate": bool,
 }  # fmt: skip
@@ -162,7 +163,7 @@ def _by_steps(model: Any, data: Any, given: dict[str, Any]) -> bool:
         return True
     if given.get("method") is not None:
         return check_method(given["method"]) in BY_STEPS
-    defaults = {"seed": given.get("seed"), "n_draws": given.get("n_draws"), "budget": given.get("budget")}
+    defaults = {name: given.get(name) for name in ("seed", "n_draws", "budget", "accuracy")}
     defaults |= {"n_restarts": 1, "donate": False}
     if any(v is not None and v != defaults.get(k) for k, v in given.items()):
         return True

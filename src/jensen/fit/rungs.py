@@ -44,6 +44,7 @@ USUAL = 0.99  # share of q's draws below whose log-weights a particle is no lead
 FEW_CHAINS = 8
 PLAIN = 0.02  # by which weights may move a Gaussian that is kept as it is
 MOST_ASKED = 32  # times the usual number of draws, where an accuracy is asked for
+LOOKS, AT_ONCE = 3, 4.0  # at what more draws have settled; and how many times as many are added at once
 ENOUGH = 1.2  # times the effective draws that the accuracy asks for
 SURE_KHAT, SURE_ESS = 0.5, 0.8  # of weights that leave no doubt that a witness could settle, where it is dear
 MANY_DRAWS = 8  # times as many as are weighed, of a q that is the answer
@@ -158,15 +159,21 @@ class Rungs:
 
     def _weigh_enough(self, view: View, solution: Solution, weighed: Weighted) -> Weighted:
         """With as many more draws as the accuracy asks for, where weights do and there were few; as many as usual where a
-        tail leaves means open, and quantiles stand for them."""
-        wanted = ENOUGH / max(weighed.ess, WEIGHED_ESS) / view.target.accuracy**2
-        most = n_proposals(view.target.dim) * (1 if view.target.asked is None else MOST_ASKED)
-        if len(weighed.u) < most and (self._reported(view, weighed).undetermined == MEAN_AND_SD).any():
-            wanted = most
-        more = int(min(wanted, most) - len(weighed.u))
-        if more <= 0 or weighed.khat > KHAT_USABLE or weighed.ess < WEIGHED_ESS:
-            return weighed
-        return weigh_more(view.target, proposal_of(solution.q), weighed, more, self.seed)
+        tail leaves a mean open even so, and quantiles stand for it."""
+        usual, accuracy = n_proposals(view.target.dim), view.target.accuracy
+        most = usual * (1 if view.target.asked is None else MOST_ASKED)
+        wanted = ENOUGH / max(weighed.ess, WEIGHED_ESS) / accuracy**2
+        for _ in range(LOOKS):
+            more = int(min(wanted, most)) - len(weighed.u)
+            if more <= 0 or weighed.khat > KHAT_USABLE or weighed.ess < WEIGHED_ESS:
+                break
+            weighed = weigh_more(view.target, proposal_of(solution.q), weighed, more, self.seed + len(weighed.u))
+            m = self._reported(view, weighed)
+            error = m.errors()[0][m.undetermined < MEAN_AND_SD].max(initial=0.0)
+            wanted = len(weighed.u) * min((error / accuracy) ** 2, AT_ONCE)
+            if (m.undetermined == MEAN_AND_SD).any():
+                wanted = max(wanted, usual)
+        return weighed
 
     def _improper(self, view: View, solution: Solution) -> str | None:
         try:
