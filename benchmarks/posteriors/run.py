@@ -6,6 +6,7 @@ unconstrained coordinates, computed from `fit.draws`; what the verdict said, and
 equal call. *Solved* and *silent*: see `quality.py`. Every row is kept.
 
 `--beside nuts` runs NumPyro's NUTS (4 chains, 1,000 draws each) on the same posterior and seed, and counts who solved what.
+`--dear` makes all numbers of evaluations those of a density that takes milliseconds (not with `--fresh`).
 `--starved` gives budgets that are too small for most, at which no failure may be silent. `--shard 2/5` is the second fifth.
 """
 
@@ -23,6 +24,7 @@ from benchmarks.posteriors.fresh import append, attempt, call
 from benchmarks.posteriors.peers import beside
 from benchmarks.posteriors.quality import quality
 from benchmarks.posteriors.registry import load
+from jensen.algorithms.pace import LEAST_EFFORT, Pace
 
 STARVED = ["seconds:1", "seconds:3", "evaluations:2000", "evaluations:10000"]
 BESIDE = {"nuts": "numpyro-nuts"}
@@ -133,17 +135,21 @@ def main() -> None:
     parser.add_argument("--x64", action="store_true", help="in float64")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="passed to jensen.fit")
     parser.add_argument("--starved", action="store_true", help=f"the budgets {', '.join(STARVED)}")
+    parser.add_argument("--dear", action="store_true", help="as if an evaluation took milliseconds: with least effort")
     parser.add_argument("--beside", nargs="+", default=[], choices=list(BESIDE), help="others, on the same posteriors")
     options = parser.parse_args()
     passed = dict(item.split("=", 1) for item in options.option)
     run = lambda f, a: call(PLACES[f.__name__], a, options.timeout) if options.fresh else attempt(f, **a)
     rows = []
+    if options.dear:
+        Pace.effort = property(lambda pace: LEAST_EFFORT)
     print(HEADER)
     budgets = STARVED if options.starved else options.budgets
     for name, budget, seed in itertools.product(chosen(options), budgets, options.seeds):
         problem = load(name, options.root)
         row = {"benchmark": "posteriors", "posterior": name, "kind": problem.kind, "held_out": problem.held_out}
         row |= {"seed": seed, "budget": budget, "options": passed, "fresh": options.fresh, "x64": options.x64}
+        row |= {"dear": True} if options.dear else {}
         about = dict(name=name, root=options.root, seed=seed)
         row |= run(measure, about | dict(budget=budget, twice=not options.once, x64=options.x64, options=passed))
         for which in options.beside:

@@ -13,7 +13,7 @@ from jensen.algorithms.budget import Budget
 from jensen.algorithms.gaussian import Gaussian, standardised_draws
 from jensen.algorithms.importance import proposal_of, weigh
 from jensen.algorithms.mode_search import search_modes
-from jensen.algorithms.pace import CHEAP, Pace
+from jensen.algorithms.pace import CHEAP, LEAST_EFFORT, Pace
 from jensen.algorithms.target import Target, in_turn
 from jensen.diagnostics.solution import difference
 from jensen.errors import OptionError
@@ -21,13 +21,11 @@ from jensen.models import LogDensity
 from jensen.samplers.kernel import Sampler
 from jensen.samplers.transport import Affine
 
-LEAST = 1 / 16
-
 
 @pytest.fixture
 def dear(monkeypatch):
     """As if an evaluation took milliseconds."""
-    monkeypatch.setattr(Pace, "effort", property(lambda self: LEAST))
+    monkeypatch.setattr(Pace, "effort", property(lambda self: LEAST_EFFORT))
 
 
 def regression(n=400, d=30, seed=0):

@@ -13,6 +13,7 @@ CHEAP = 1e-4  # seconds a point: up to here all numbers are the usual ones
 DEAR = 4e-4  # seconds a point of a block, from which on the second program is worth its compilation
 MANY = 100  # dimensions, from which on what is needed grows with them
 HALVINGS = 4  # of the usual numbers, at most
+LEAST_EFFORT = 0.5**HALVINGS
 LAST = 15  # calls
 TRIAL = 2  # points by which the second program is compiled, and then timed
 

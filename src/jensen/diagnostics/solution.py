@@ -9,7 +9,8 @@ import numpy as np
 from ..algorithms.gaussian import Gaussian, Mixture
 from ..algorithms.heavy_tails import HeavyTails
 from ..algorithms.importance import Weighted
-from ..algorithms.mode_search import SEEN, Searched
+from ..algorithms.mode_search import SEEN
+from ..algorithms.searched import Searched
 from ..algorithms.solver import Solution
 from .marginals import LONG_TAIL, MEAN_AND_SD, NORMAL_QUARTILE, SD, Marginals, Move, tail_error
 from .verdict import ESS_GOOD, ESS_USABLE, KHAT_GOOD, KHAT_USABLE, Diagnosis, Judgement, Verdict, graded, undetermined

@@ -11,8 +11,9 @@ from ..algorithms.budget import OutOfBudget
 from ..algorithms.heavy_tails import HeavyTails
 from ..algorithms.importance import Weighted, corrected, n_proposals, n_weighed, proposal_of, weigh, weigh_more
 from ..algorithms.low_rank import DENSE
-from ..algorithms.mode_search import Searched, search_modes
+from ..algorithms.mode_search import search_modes
 from ..algorithms.modes import modes_of
+from ..algorithms.searched import Searched
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
 from ..diagnostics.marginals import (
