@@ -252,3 +252,29 @@ def test_a_q_that_is_no_maximum_leaves_the_search_quiet():
     q = Gaussian(np.full(40, -1.5), 1.2 * np.eye(40))
     found = search_modes(target, q, weigh(target, proposal_of(q), 2048, 0), 0)
     assert found is not None and found.quiet
+
+
+# ---- going on ----------------------------------------------------------------------------------------------------------------
+def test_a_fit_goes_on_where_it_stopped():
+    bent = LogDensity(lambda z: -0.5 * (z[0] ** 2 / 4 + ((z[1:] - 0.25 * z[0] ** 2) ** 2).sum()), 4)
+    short = jn.fit(bent, budget="evaluations:11000", progress=False)
+    assert str(short.verdict) != "RELIABLE"
+    before = np.asarray(short.draws).copy()
+    fit = short.more("evaluations:900000", progress=False)
+    assert str(fit.verdict) == "RELIABLE" and len(fit.trail) == len(short.trail) + 1
+    assert fit.options["evaluations"] > short.options["evaluations"] and fit.seconds > short.seconds
+    np.testing.assert_allclose(fit.marginals.mean, [0.0, 1.0, 1.0, 1.0], atol=0.15)
+    np.testing.assert_array_equal(np.asarray(short.draws), before)
+    again = fit.more("evaluations:50000", progress=False)
+    assert again.trail[-1].evaluations <= 1.5 * 50_000
+
+
+def test_what_cannot_go_on_says_so(tmp_path):
+    normal = LogDensity(lambda z: -0.5 * (z**2).sum(), 2)
+    by_gradients = jn.fit(normal, method="gradient", n_steps=50, progress=False)
+    jn.fit(normal, progress=False).save(tmp_path / "fit")
+    for fit in (by_gradients, jn.load(tmp_path / "fit")):
+        with pytest.raises(OptionError, match="instead"):
+            fit.more("seconds:1")
+    with pytest.raises(OptionError, match="budget"):
+        jn.fit(normal, progress=False).more("soon")

@@ -58,6 +58,11 @@ class Budget:
                 raise _refused(budget, f"{number!r} is not a number") from error
         return cls(**found)
 
+    def renew(self, other: "Budget") -> None:
+        """The same object, with what another allows, from now on: all that look at it go on."""
+        self.seconds, self.evaluations, self._kept = other.seconds, other.evaluations, 0.0
+        self._began, self._used = time.perf_counter(), 0
+
     def spend(self, evaluations: int) -> None:
         self._used += evaluations
 

@@ -34,13 +34,16 @@ class Pace:
 
     def __init__(self, budget: Budget, block: int, dim: int = 1):
         self.budget, self.block, self.needs = budget, block, max(1.0, dim / MANY)
-        self.limited = math.isfinite(budget.seconds)
         self.compiling = self.price = 0.0
         self.single: float | None = None
         self.whole: float | None = None
         self._seen: dict[bool, deque[float]] = {kind: deque(maxlen=LAST) for kind in (True, False)}
         self._called: dict[bool, int] = {True: 0, False: 0}
         self._size, self._careful = 1, False
+
+    @property
+    def limited(self) -> bool:
+        return math.isfinite(self.budget.seconds)
 
     def begin(self, careful: bool) -> None:
         """A new request. careful: its points may cost far more than those before, and each other."""

@@ -234,7 +234,6 @@ def _importance(judge: Judgement, case: Case, details: dict) -> None:
 
 def _chains(judge: Judgement, case: Case, details: dict) -> None:
     c = case.solution.findings["chains"]
-    name = lambda key: c[key]
     details |= {"chains": dict(c.items())}
     level = graded(c["rhat"], *RHAT)
     few = HALVES_BY_CHANCE * c["se_mean"]  # among many coordinates some halves differ by as much
@@ -245,13 +244,13 @@ def _chains(judge: Judgement, case: Case, details: dict) -> None:
            "they do not agree on it. Reparameterize it (a non-centred hierarchy), or allow more time.")  # fmt: skip
     judge(
         level,
-        f"The largest R-hat of the chains is {c['rhat']:.3f}" + (f" ({name('rhat_worst')}): {why}" if level else "."),
+        f"The largest R-hat of the chains is {c['rhat']:.3f}" + (f" ({c['rhat_worst']}): {why}" if level else "."),
     )
     slow = "the chains do not mix" if c["rhat"] > RHAT[0] else "the chains move too slowly for as few iterations"
     _errors(judge, case, slow, c, (MEAN_ERROR, CHAIN_SD_ERROR))
     if case.interval[0] > INTERVAL_ERROR[0]:
-        error, name = case.interval
-        judge(graded(error, *INTERVAL_ERROR), f"The width of the central interval of {name}, whose sd is not determined, is "
+        error, which = case.interval
+        judge(graded(error, *INTERVAL_ERROR), f"The width of the central interval of {which}, whose sd is not determined, is "
               f"known to {error:.0%} only.")  # fmt: skip
     judge(
         graded(c["halves"], max(0.1, few), max(0.3, few)),
@@ -261,7 +260,7 @@ def _chains(judge: Judgement, case: Case, details: dict) -> None:
         return judge(0, "Stein's identities do not hold at walls: the chains are judged by how they agree.")
     level = graded(c["stein"], *(max(s, c.get("stein_by_chance", 0.0)) for s in STEIN))
     judge(level, f"Stein's identities hold up to {c['stein']:.1f} standard errors"
-          + (f" ({name('stein_worst')}): the chains do not enter a region they come close to (a narrow neck, an edge). "
+          + (f" ({c['stein_worst']}): the chains do not enter a region they come close to (a narrow neck, an edge). "
              "Reparameterize." if level else "."))  # fmt: skip
     share = c["stuck"] / max(c["iterations"], 1)
     level = 1 if (share > STUCK and c["stuck"] > 30) or c["diverged"] > DIVERGED else 0

@@ -1,6 +1,7 @@
 """`method="auto"` and the solvers by name: from a model to a `Fit`, in double precision."""
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Iterator
@@ -91,7 +92,32 @@ def solve(
                 step.solution.why = "interrupted"
         if step is None:
             raise ModelError(_nowhere(target, seed))
-        return _packed(target, ladder, step, seed, n_draws, time.perf_counter() - began, method)
+        fit = _packed(target, ladder, step, seed, n_draws, time.perf_counter() - began, method)
+    return _with_more(fit, ladder, step, n_draws)
+
+
+def _with_more(fit: Fit, ladder: Ladder, step: Step, n_draws: int) -> Fit:
+    """The fit, which can go on where chains can: they need a gradient, and no wall that they would cross."""
+    walled = ladder.support is not None and ladder.support.ends is None
+    if ladder.target.smooth and ladder.improper is None and not walled:
+        ladder.steps = [step]  # the others are in the trail
+        fit.onward = functools.partial(_go_on, fit, ladder, n_draws)
+    return fit
+
+
+def _go_on(fit: Fit, ladder: Ladder, n_draws: int, budget: Budget, progress: bool | None) -> Fit:
+    """The fit after another rung, the No-U-Turn sampler from its best step, with the trail continued."""
+    began, target = time.perf_counter(), ladder.target
+    with jax.enable_x64(True), np.errstate(all="ignore"), one_blas_thread():
+        target.budget.renew(budget)
+        with steps_shown(progress) as ladder.on_step:
+            step = ladder.onward()
+        seconds = fit.seconds + time.perf_counter() - began
+        more = _packed(target, ladder, step, ladder.seed, n_draws, seconds, fit.options["asked"])
+    more.trail = [*fit.trail, *more.trail[1:]]
+    more.options["evaluations"] += fit.options["evaluations"]
+    more.seed, more.refit = fit.seed, fit.refit
+    return _with_more(more, ladder, step, n_draws)
 
 
 class _Blas:

@@ -77,6 +77,17 @@ class Ladder(Rungs):
         testimony = self._witness(view, solution, weighed) if self.improper is None else None
         return self._add(view, name, solution, weighed, began, used, testimony)
 
+    def onward(self) -> Step:
+        """The reference sampler, from the best step so far, whatever it was; and the best of all. The search for modes is
+        made up for."""
+        base, self.cut = self.best(), False
+        self.seed += 1
+        if base.view.label not in self.searches and _has_covariance(base.own.q):
+            self.unsearched.discard(base.view.label)
+            self._unless_spent(self._look, base.view, base.own, base.weighed)
+        self._unless_spent(self._run, base.view, "nuts", NUTS(), base)
+        return self.best()
+
     def _elsewhere(self, make: Callable[[], View | None]) -> list[tuple[View, Step]]:
         """The Gaussians, and what their weights make of them, in other coordinates; none where there are no such."""
         view = make()
