@@ -101,11 +101,11 @@ def _with_more(fit: Fit, ladder: Ladder, step: Step, n_draws: int) -> Fit:
     walled = ladder.support is not None and ladder.support.ends is None
     if ladder.target.smooth and ladder.improper is None and not walled:
         ladder.steps = [step]  # the others are in the trail
-        fit.onward = functools.partial(_go_on, fit, ladder, n_draws)
+        fit.onward = functools.partial(_go_on, ladder, n_draws)
     return fit
 
 
-def _go_on(fit: Fit, ladder: Ladder, n_draws: int, budget: Budget, progress: bool | None) -> Fit:
+def _go_on(ladder: Ladder, n_draws: int, fit: Fit, budget: Budget, progress: bool | None) -> Fit:
     """The fit after another rung, the No-U-Turn sampler from its best step, with the trail continued."""
     began, target = time.perf_counter(), ladder.target
     with jax.enable_x64(True), np.errstate(all="ignore"), one_blas_thread():

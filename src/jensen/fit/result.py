@@ -112,7 +112,7 @@ class Fit:
             because = "chains start from a ladder's steps, which a fit by gradients, or one from a file, has not"
             instead = 'jn.fit(model, data, budget="seconds:600"), or checkpoint=... for a fit by gradients'
             raise OptionError(explain("fit.more(...)", "there is nothing to go on from", because, instead))
-        return self.onward(Budget.parse(budget), progress)
+        return self.onward(self, Budget.parse(budget), progress)
 
     # ---- the verdict ------------------------------------------------------------------------------------------
     @property
