@@ -266,6 +266,7 @@ def test_a_fit_goes_on_where_it_stopped():
     np.testing.assert_allclose(fit.marginals.mean, [0.0, 1.0, 1.0, 1.0], atol=0.15)
     np.testing.assert_array_equal(np.asarray(short.draws), before)
     again = fit.more("evaluations:50000", progress=False)
+    assert len(fit.trail) + 1 == len(again.trail) == len(fit.more("evaluations:50000", progress=False).trail)
     assert again.trail[-1].evaluations <= 1.5 * 50_000
 
 

@@ -1,6 +1,7 @@
 """`method="auto"` and the solvers by name: from a model to a `Fit`, in double precision."""
 
 import contextlib
+import copy
 import functools
 import threading
 import time
@@ -107,7 +108,8 @@ def _with_more(fit: Fit, ladder: Ladder, step: Step, n_draws: int) -> Fit:
 
 def _go_on(ladder: Ladder, n_draws: int, fit: Fit, budget: Budget, progress: bool | None) -> Fit:
     """The fit after another rung, the No-U-Turn sampler from its best step, with the trail continued."""
-    began, target = time.perf_counter(), ladder.target
+    began, target, ladder = time.perf_counter(), ladder.target, copy.copy(ladder)
+    ladder.steps = list(ladder.steps)  # the fit stays as it is, and may go on again
     with jax.enable_x64(True), np.errstate(all="ignore"), one_blas_thread():
         target.budget.renew(budget)
         with steps_shown(progress) as ladder.on_step:
