@@ -6,7 +6,7 @@ unconstrained coordinates, computed from `fit.draws`; what the verdict said, and
 equal call. *Solved* and *silent*: see `quality.py`. Every row is kept.
 
 `--beside nuts` runs NumPyro's NUTS (4 chains, 1,000 draws each) on the same posterior and seed, and counts who solved what.
-`--dear` makes all numbers of evaluations those of a density that takes milliseconds (not with `--fresh`).
+`--dear` makes all numbers of evaluations those of a density that takes milliseconds.
 `--starved` gives budgets that are too small for most, at which no failure may be silent. `--shard 2/5` is the second fifth.
 """
 
@@ -141,6 +141,8 @@ def main() -> None:
     passed = dict(item.split("=", 1) for item in options.option)
     run = lambda f, a: call(PLACES[f.__name__], a, options.timeout) if options.fresh else attempt(f, **a)
     rows = []
+    if options.dear and options.fresh:
+        parser.error("--dear changes this process alone: not with --fresh")
     if options.dear:
         Pace.effort = property(lambda pace: LEAST_EFFORT)
     print(HEADER)

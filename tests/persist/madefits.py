@@ -8,8 +8,9 @@ from jensen.cell_examples import Example, examples
 from jensen.cell_models import Setting, generic, settings
 from jensen.diagnostics.verdict import Diagnosis, Verdict
 from jensen.families import Amortised, ContinuousFlow, InverseAutoregressive, RealNVP, Sylvester
+from jensen.fit.attempt import Attempt
 from jensen.fit.defaults import bind
-from jensen.fit.result import Attempt, Fit
+from jensen.fit.result import Fit
 from jensen.models import BlackBox
 
 

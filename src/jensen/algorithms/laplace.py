@@ -39,6 +39,11 @@ class Path:
     local: Gaussian | None = None  # where the last Hessian was taken, by its absolute value
     least: float = -np.inf  # eigenvalue of minus that Hessian, relative to the largest
 
+    @property
+    def slope(self) -> float:
+        """|L^T g| by the last Hessian: half its square is the gain that is left."""
+        return np.inf if self.local is None else float(np.linalg.norm(self.local.pull(self.gradient[None])))
+
 
 class Laplace(AbstractSolver):
     """The Gaussian N(u*, (-H)^-1) at a mode u*, H the Hessian of the log density there.
@@ -113,7 +118,7 @@ def _climbed(target: Target, u: np.ndarray) -> list:
 def _is_mode(path: Path) -> bool:
     """Did this path end at a maximum, and is the Gaussian there roughly what the density is? A funnel has an end that is no
     maximum, or one in its neck."""
-    if path.local is None or path.least <= 0 or np.linalg.norm(path.local.pull(path.gradient[None])) > AT_TOP:
+    if path.local is None or path.least <= 0 or path.slope > AT_TOP:
         return False
     integral = path.value + 0.5 * path.u.size * LOG_2PI + path.local.log_det
     return bool(path.elbo > integral - 1 - MODE * path.u.size)

@@ -105,11 +105,8 @@ def modes_of(paths: Sequence[Any]) -> list[Mode]:
     """The ends of Newton's paths (`laplace.Path`) that are maxima, as modes."""
     found = []
     for path in paths:
-        if path.local is None:
-            continue
-        mode = Mode(Gaussian(path.u, path.local.root), path.value, path.least > -SADDLE, path.least > CURVED)
-        if mode.maximum and np.linalg.norm(mode.gaussian.pull(path.gradient[None])) < 10 * SETTLED:
-            found.append(mode)
+        if path.least > -SADDLE and path.slope < 10 * SETTLED:
+            found.append(Mode(Gaussian(path.u, path.local.root), path.value, isolated=path.least > CURVED))
     return found
 
 

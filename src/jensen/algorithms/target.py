@@ -27,6 +27,7 @@ BLOCK = 64  # points evaluated by one call of the one compiled program
 FIRST, BEYOND = 1.0, 0.5  # of a density that may not end far out: |u_i| at first; and how much further it is looked at
 COMPARABLE = 50.0  # nats a dimension below the highest: as far as that it is looked further
 ACCURACY, ACCURACY_OF_DEAR = 0.015, 0.027
+OF_SD = 4 / 3  # the relative error of an sd that goes with an accuracy, in that of a mean
 DIFFERENCE = 1e-5  # step of central differences for a density without derivatives, relative to 1 + |u|
 
 

@@ -12,14 +12,14 @@ from ..algorithms.importance import Weighted
 from ..algorithms.mode_search import SEEN
 from ..algorithms.searched import Searched
 from ..algorithms.solver import Solution
+from ..algorithms.target import OF_SD
 from .marginals import LONG_TAIL, MEAN_AND_SD, NORMAL_QUARTILE, SD, Marginals, Move, tail_error
 from .verdict import ESS_GOOD, ESS_USABLE, KHAT_GOOD, KHAT_USABLE, Diagnosis, Judgement, Verdict, graded, undetermined
 from .witness import Testimony
 
 MEAN_ERROR = 0.035, 0.15  # standard error of a mean, in sd: good, usable
 SD_ERROR = 0.035, 0.15  # of an sd, relative
-OF_SD = 4 / 3  # an error of an sd in one of a mean, where an accuracy was asked for
-AS_ASKED = 1.17, 10.0  # the same in the accuracy that was asked for, if one was
+AS_ASKED = 1.17, 10.0  # the same, in the accuracy that was asked for
 HALVES_BY_CHANCE = 6  # standard errors of a mean: two halves differ by 2 of them in each of many coordinates
 INTERVAL_ERROR = 0.04, 0.15  # of the width of an interval, relative
 CHAIN_SD_ERROR = 0.025, 0.15  # chains tell their own error only where they have been

@@ -28,12 +28,13 @@ from ..methods import AbstractMethod
 from ..models.base import AbstractModel
 from ..tree import Layout, split_trainable
 from . import defaults
+from .attempt import Attempt
 from .iterated import ITERATED
 from .ladder import Ladder
 from .nowhere import at_fault, unreachable
 from .pictures import coordinates as pictured
 from .progress import steps_shown
-from .result import Attempt, Fit
+from .result import Fit
 from .rungs import Step
 from .view import other_view
 

@@ -33,6 +33,7 @@ from ..models.base import AbstractModel
 from ..models.black_box import BlackBox
 from ..models.coordinates import constrainer
 from ..tree import Layout, length, split_trainable
+from .attempt import Attempt
 from .checkpoint import Clock, check_writable, load_carry, or_warned, save_carry
 from .drawing import constrained, draw
 from .evaluate import draws_global, draws_rows, draws_streamed, draws_within, gradients_of
@@ -41,7 +42,7 @@ from .minibatch import MappedArray, Stream, n_rows, steps_per_epoch
 from .monitor import PATIENCE
 from .nowhere import never_finite, too_large
 from .progress import progress_bar
-from .result import Attempt, Fit
+from .result import Fit
 
 STEP_SIZES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 STREAM_BYTES = 32 * 2**20

@@ -35,8 +35,9 @@ from ..models.coerce import as_model
 from ..models.coordinates import Coordinates, coordinates_of
 from ..process import ready
 from ..tree import is_record, split_trainable
+from .attempt import Attempt
 from .checkpoint import alone, pack, sweep, unpack, write_atomically
-from .result import Attempt, Fit
+from .result import Fit
 from .rows import as_rows
 from .structure import Reader, encode, foreign, leaves_by_path
 

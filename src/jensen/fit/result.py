@@ -24,24 +24,10 @@ from ..models.base import AbstractModel
 from ..models.coordinates import constrainer
 from ..process import computes
 from . import drawing
+from .attempt import Attempt
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclasses.dataclass
-class Attempt:
-    """One thing that was tried on the way to a fit."""
-
-    family: str  # or the rung
-    verdict: str
-    khat: float
-    elbo: float
-    seconds: float
-    why: str
-    log_evidence: float | None = None
-    evaluations: int = 0
-    climbed: str = ""  # why the ladder went on from here
 
 
 def _own_precision(method: Callable) -> Callable:

@@ -186,20 +186,19 @@ class Rungs:
     def _witness(self, view: View, solution: Solution, weighed: Weighted):
         if self.target.budget.overdrawn:
             return None
+        effort = view.target.pace.effort
+        sure = weighed.khat < SURE_KHAT and weighed.ess > SURE_ESS and view.label in self.searches
+        if effort < 1 and sure and not self.steps and not self.searches[view.label].new:
+            return spared(view.target.dim)
         proposal = proposal_of(solution.q)
         largest = np.max(weighed.log_p - weighed.log_q, initial=-np.inf)
         if solution.corrected == "chains" and solution.draws is not None:
             some = slice(None, None, max(1, len(solution.draws) // min(4096, n_proposals(view.target.dim))))
             largest = max(largest, np.max(np.asarray(solution.log_p)[some] - proposal.log_prob(solution.draws[some])))
-        effort = view.target.pace.effort
-        sure = weighed.khat < SURE_KHAT and weighed.ess > SURE_ESS and view.label in self.searches
-        if effort < 1 and sure and not self.steps and not self.searches[view.label].new:
-            return spared(view.target.dim)
-        blocks = 4 if solution.findings.get("n_components", 1) > 1 and effort == 1 else effort
-        if (
-            effort == 1 and solution.draws is not None and self.steps and view.target.dim <= FEW
-        ):  # a rung has failed: look harder
-            blocks = MOST_BLOCKS
+        blocks: float = effort
+        if effort == 1:
+            failed = solution.draws is not None and self.steps and view.target.dim <= FEW  # a rung has: look harder
+            blocks = MOST_BLOCKS if failed else 4 if solution.findings.get("n_components", 1) > 1 else 1
         plain = solution.draws is None or isinstance(solution.q, HeavyTails)
         scale = gaussian_of(solution.q) if plain else gaussian_like(solution.draws)
         usual = float(np.quantile(weighed.log_p - weighed.log_q, USUAL)) if np.isfinite(largest) else None

@@ -16,7 +16,7 @@ from ..algorithms.importance import n_proposals, n_weighed, proposal_of, weigh
 from ..algorithms.laplace import WIDE
 from ..algorithms.low_rank import DENSE, LowRankGaussian
 from ..algorithms.solver import AbstractSolver, Solution
-from ..algorithms.target import ACCURACY, Target
+from ..algorithms.target import ACCURACY, OF_SD, Target
 from ..compiled import key_for
 from ..diagnostics import marginals
 from ..diagnostics.stein import by_chance, identity_scores
@@ -33,8 +33,7 @@ LEAST_ITERATIONS = 4  # from which there are halves to compare
 MANY = 2000  # dimensions above which there are fewer chains
 KEPT = 2 * 10**7  # numbers: above, chains are thinned
 MAX_LEAPFROG = 64
-OF_SD = 4 / 3  # the relative error of an sd at which sampling stops, in that of a mean
-MOST_OF_SD = 0.0205  # of it where no accuracy is asked for: more would not be called reliable
+MOST_OF_SD = 0.0205  # relative, where no accuracy is asked for: a larger error would not be called reliable
 HOPELESS = 1.3  # R-hat from which more iterations of the same do not help
 DRAWN_ON = 4  # times the iterations by ranks enough, where they settle a mean or an sd
 LOOKED_AT, SMALL = 16_384, 1e-4  # draws; a difference, in sd

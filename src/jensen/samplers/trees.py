@@ -171,15 +171,17 @@ def leap(density, c: Chain, momentum: Array, uniform: Array, wanted: Array, adap
 
 
 @compiled(0, 1, 2)
-def _run(how: bool, static: Static, layout: Layout, arrays, key_data, chains: Chain, wanted, adapting, deepest, most):
-    """Leapfrogs of all chains, until one has ROOM draws or `most` are done; the draws of each, and how many. how: are
-    densities evaluated one after the other?"""
+def _run(
+    one_by_one: bool, static: Static, layout: Layout, arrays, key_data, chains: Chain, wanted, adapting, deepest, most
+):
+    """Leapfrogs of all chains, until one has ROOM draws or `most` are done; the draws of each, and how many. one_by_one:
+    are densities evaluated one after the other?"""
     transport = eqx.combine(arrays, static.tree)[1]
     c, d = chains.draw.z.shape
     key, normal_key = jr.split(jr.wrap_key_data(key_data))
     momenta = jr.normal(normal_key, (c, ROOM + 1, d))  # the first for chains that are new
     index = jnp.arange(c)
-    density = density_of(static, layout, arrays, how)
+    density = density_of(static, layout, arrays, one_by_one)
 
     def log_density(z):
         u, log_det = transport(z)
