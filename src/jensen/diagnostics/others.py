@@ -21,13 +21,14 @@ class Draws(NamedTuple):
     """Draws of Q quantities and the share of the mass that each stands for.
 
     weights: 1 / n of chains; p / (n q Z) of a proposal, not normalised: what it does not reach is no part of the others.
-    worth:   effective number of draws.
+    worth:   effective number of draws.   chains: how many these are, side by side; 1 of draws that are independent.
     """
 
     name: str
     x: Float[np.ndarray, "n Q"]
     weights: Float[np.ndarray, " n"]
     worth: float
+    chains: int = 1
 
 
 class Missing(NamedTuple):
@@ -61,11 +62,18 @@ def draws_of(
         w = np.where(np.isfinite(w), w, 0.0)
         found.append(Draws(name, of(home.u), w, home.ess * len(home.u)))
     if solution.corrected == "chains" and solution.draws is not None:
-        checks, u = solution.findings["chains"], np.asarray(solution.draws)
-        u = u[:: max(1, -(-len(u) // MOST))]
+        checks, u, c = solution.findings["chains"], np.asarray(solution.draws), chains_of(solution)
+        u = u.reshape(-1, c, u.shape[1])[:: max(1, -(-len(u) // MOST))].reshape(-1, u.shape[1])
         if not witness or checks["rhat"] < TOGETHER:
-            found.append(Draws(name, of(u), np.full(len(u), 1 / len(u)), min(checks["se_mean"] ** -2, 4.0 * len(u))))
+            found.append(Draws(name, of(u), np.full(len(u), 1 / len(u)), min(checks["se_mean"] ** -2, 4.0 * len(u)), c))
     return found
+
+
+def chains_of(solution: Solution) -> int:
+    """How many chains the draws are of, side by side; 1 where they are none, or resampled."""
+    if "islands" in solution.findings["chains"] or "shape" not in solution.findings:
+        return 1
+    return int(solution.findings["shape"][1])
 
 
 def disagreement(
@@ -99,11 +107,11 @@ def unaccounted(judged: Draws, others: list[Draws], names: list[str]) -> Missing
     for share, side in ((t, s) for t in TAILS for s in (-1.0, 1.0)):
         at = (mass >= (share if side < 0 else 1 - share)).argmax(0)
         point = np.take_along_axis(z, np.take_along_axis(order, at[None], 0), 0)[0]
-        own, own_error, held = _tail(w, z, side * z > side * point, judged.worth)
+        own, own_error, held = _tail(w, z, side * z > side * point, judged.worth, judged.chains)
         for other in others:
             ok = np.isfinite(other.x).all(1) & (other.weights > 0)
-            y = (other.x[ok] - mean) / unit
-            more, error, its = _tail(other.weights[ok], y, side * y > side * point, other.worth)
+            y, weights = (np.where(ok[:, None], other.x, mean) - mean) / unit, np.where(ok, other.weights, 0.0)
+            more, error, its = _tail(weights, y, side * y > side * point, other.worth, other.chains)
             least = 0.2 * FARTHEST**2 / judged.worth  # where none of its draws is, an error by none
             excess = (more - own) / np.sqrt(error**2 + own_error**2 + least * np.maximum(own, more))
             excess = np.where((more - own > MATTERS) & (sd > 0), excess, 0.0)
@@ -114,9 +122,15 @@ def unaccounted(judged: Draws, others: list[Draws], names: list[str]) -> Missing
     return found
 
 
-def _tail(w: np.ndarray, z: np.ndarray, beyond: np.ndarray, worth: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(second moment of what lies beyond, its standard error, its mass)."""
+def _tail(
+    w: np.ndarray, z: np.ndarray, beyond: np.ndarray, worth: float, chains: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(second moment of what lies beyond, its standard error, its mass): the largest of three errors, the last between
+    chains, of which one may have stayed where the others were not."""
     f = np.minimum(z**2, FARTHEST**2) * beyond
     value = w @ f
-    by_weights, by_worth = w**2 @ f**2, (w @ f**2) / max(worth, 1.0)
-    return value, np.sqrt(np.maximum(by_weights, by_worth)), w @ beyond
+    errors = w**2 @ f**2, (w @ f**2) / max(worth, 1.0)
+    if chains > 1:
+        each = f.reshape(-1, chains, f.shape[1]).mean(0) * w.sum()
+        errors += (each.var(0, ddof=1) / chains,)
+    return value, np.sqrt(np.maximum.reduce(errors)), w @ beyond

@@ -25,6 +25,7 @@ class Testimony:
 
     surprise: largest excess, in nats, of log p - log q over what importance sampling saw.   n: particles that surprise.
     leads: those that exceed what all but a few of its draws saw: starts for another search.
+    holds: mass that lies where they ended, and beyond; None where that is not known (`suspects.py`).
     """
 
     u: Float[np.ndarray, "n D"]
@@ -32,6 +33,7 @@ class Testimony:
     n: int
     excess: Float[np.ndarray, " n"]
     leads: Float[np.ndarray, "m D"]
+    holds: float | None = None
 
 
 def call_witness(

@@ -29,6 +29,7 @@ from ..diagnostics.marginals import (
 from ..diagnostics.others import disagreement
 from ..diagnostics.psis import log_sum
 from ..diagnostics.solution import WEIGHED_ESS, Case, difference, judge_solution
+from ..diagnostics.suspects import looked_into
 from ..diagnostics.tails import improper_direction
 from ..diagnostics.verdict import ESS_USABLE, KHAT_USABLE, Diagnosis, Verdict, noted
 from ..diagnostics.witness import Testimony, call_witness, least, spared
@@ -203,7 +204,9 @@ class Rungs:
         scale = gaussian_of(solution.q) if plain else gaussian_like(solution.draws)
         usual = float(np.quantile(weighed.log_p - weighed.log_q, USUAL)) if np.isfinite(largest) else None
         floor = least(solution, weighed)
-        return call_witness(view.target, scale, proposal, float(largest), floor, self.seed, blocks, usual)
+        heard = call_witness(view.target, scale, proposal, float(largest), floor, self.seed, blocks, usual)
+        evidence = (solution.evidence or weighed.evidence)[0]
+        return heard if heard is None else looked_into(heard, view.target, scale, evidence)
 
     def _look(self, view: View, solution: Solution, weighed: Weighted) -> Searched | None:
         with view.target.budget.keeping(CHECKS):

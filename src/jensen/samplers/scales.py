@@ -9,6 +9,7 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, Int
 
+from ..algorithms.conditional import conditional_modes, positive
 from ..algorithms.laplace import STEP, hessians
 from ..algorithms.target import Target
 
@@ -20,8 +21,7 @@ STEADY = 0.01  # by which the place of u_i may change what u_s does to its curva
 TIED = 1e-3  # correlation from which two coordinates are conditioned together
 SLOWEST = 0.2  # exponent from which a curvature depends on a coordinate exponentially rather than by a product
 REACH = 3.0  # by which scales are moved to see the curvature that each of them sets
-NEWTON = 12  # steps, at most, to the mode of what is conditioned
-STILL = 1e-3  # of its standard deviations a mode may move in its last step
+FEWEST = 3  # places in which a Gaussian has to be found
 NOTHING = 1e-5  # share of a curvature below which a term is no part of it
 FARTHEST = 200.0  # of an exponent: beyond, there is no mass, and numbers end
 RANK = 1e-7  # of the precision: a term that is smaller there leaves a direction free
@@ -175,10 +175,10 @@ def conditional_precision(
     at = _moved(u[a], exponents)
     whole = np.repeat(u[None], len(at), 0)
     whole[:, a] = at
-    fitted = _modes(target, whole, b, probe.scale)
-    if fitted is None:
+    fitted = conditional_modes(target, whole, b, probe.scale)
+    if fitted.reached.sum() < FEWEST:
         return None
-    return _fitted(a, b, exponents, members, *fitted)
+    return _fitted(a, b, exponents, members, fitted.u[fitted.reached], fitted.precision[fitted.reached])
 
 
 def _terms(found: Influence, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -207,41 +207,6 @@ def _moved(u_a: np.ndarray, exponents: np.ndarray) -> Float[np.ndarray, "K A"]:
         along = w / (w @ w) * np.abs(w).max()
         moves += [by * along for by in (-2 * REACH, -REACH, REACH, 2 * REACH)[:: 1 if len(exponents) < MANY else 3]]
     return u_a + np.array(moves)
-
-
-def _modes(target: Target, u: np.ndarray, b: np.ndarray, scale: np.ndarray):
-    """(u_A's rows that are usable, modes of B, precisions there), by damped Newton; None where there are too few."""
-    k, d = u.shape
-    u, steps = u.copy(), np.repeat(scale[None], k, 0)
-    precision = np.zeros((k, b.size, b.size))
-    usable = np.ones(k, bool)
-    for i in range(NEWTON):
-        value, gradient = target(u)
-        usable = np.isfinite(value)
-        h = -hessians(target, u, STEP * steps)
-        size = np.abs(np.diagonal(h, axis1=1, axis2=2))
-        steps = 1 / np.sqrt(np.maximum(size, 1e-12 * size.max(1, keepdims=True)))
-        precision = _positive(h[:, b[:, None], b])
-        move = np.linalg.solve(precision, gradient[:, b, None])[..., 0]
-        far = np.sqrt(np.einsum("ki,kij,kj->k", move, precision, move))
-        if i and (far[usable] < STILL * np.sqrt(b.size)).all():
-            break
-        trial = np.repeat(u[:, None], 4, 1)  # the whole step, and shorter ones
-        trial[:, :, b] += move[:, None] * 0.3 ** np.arange(4)[:, None]
-        gain = target.value(trial.reshape(-1, d)).reshape(k, 4)
-        best = gain.argmax(1)
-        better = gain[np.arange(k), best] > value - 1e-9 * np.abs(value)
-        u = np.where(better[:, None], trial[np.arange(k), best], u)
-    usable &= far < 0.5 * np.sqrt(b.size)
-    return (u[usable], precision[usable]) if usable.sum() > 2 else None
-
-
-def _positive(h: Float[np.ndarray, "K B B"]) -> np.ndarray:
-    """Positive definite versions: eigenvalues of the scaled matrices, by their size."""
-    s = 1 / np.sqrt(np.maximum(np.abs(np.diagonal(h, axis1=1, axis2=2)), 1e-300))
-    values, vectors = np.linalg.eigh(h * s[:, :, None] * s[:, None])
-    values = np.maximum(np.abs(values), 1e-10)
-    return np.einsum("kij,kj,klj->kil", vectors, values, vectors) / s[:, :, None] / s[:, None]
 
 
 def _fitted(a, b, exponents, members, u, precision) -> ConditionalPrecision:
@@ -273,7 +238,7 @@ def _fitted(a, b, exponents, members, u, precision) -> ConditionalPrecision:
 
 def _basis(q: Float[np.ndarray, "F B B"]) -> Float[np.ndarray, "B B"]:
     """In which all terms together are the identity; what the first term holds, then what the next one holds of the rest, ..."""
-    root = np.linalg.cholesky(_positive(q.sum(0)[None])[0])
+    root = np.linalg.cholesky(positive(q.sum(0)[None])[0])
     basis, free = [], np.linalg.inv(root).T
     for m in sorted(q[1:], key=lambda m: -np.linalg.matrix_rank(m, 1e-9)):
         values, vectors = np.linalg.eigh(free.T @ m @ free)
