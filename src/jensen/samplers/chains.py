@@ -34,6 +34,7 @@ MANY = 2000  # dimensions above which there are fewer chains
 KEPT = 2 * 10**7  # numbers: above, chains are thinned
 MAX_LEAPFROG = 64
 MOST_OF_SD = 0.0205  # relative, where no accuracy is asked for: a larger error would not be called reliable
+RHAT = 1.01  # at which sampling may stop (Vehtari et al. 2021)
 HOPELESS = 1.3  # R-hat from which more iterations of the same do not help
 DRAWN_ON = 4  # times the iterations by ranks enough, where they settle a mean or an sd
 LOOKED_AT, SMALL = 16_384, 1e-4  # draws; a difference, in sd
@@ -290,7 +291,7 @@ def wanted(target: Target) -> tuple[float, float]:
 def enough(checks: dict, target: Target, slack: float = 1.0) -> bool:
     """May sampling stop?"""
     mean, sd = wanted(target)
-    return checks["se_mean"] < slack * mean and checks["se_sd"] < slack * sd and checks["rhat"] < 1.015
+    return checks["se_mean"] < slack * mean and checks["se_sd"] < slack * sd and checks["rhat"] < RHAT
 
 
 def missing(checks: dict, target: Target, slack: float) -> float:
