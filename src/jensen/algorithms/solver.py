@@ -56,6 +56,10 @@ class AbstractSolver(abc.ABC):
                 None if u is None else Gaussian(u, np.eye(u.size) if u.size <= DENSE else np.ones(u.size)), "budget"
             )
 
+    def may_take(self, target: Target) -> int | None:
+        """Evaluations it may take without a budget; None where that is not known before, or little."""
+        return None
+
     @abc.abstractmethod
     def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         """May raise OutOfBudget."""

@@ -83,15 +83,14 @@ def solve(
     began = time.perf_counter()
     with jax.enable_x64(True), np.errstate(all="ignore"), one_blas_thread():
         target = Target(model, rows, budget, accuracy)
-        with steps_shown(progress) as show:
-            ladder = Ladder(target, seed, n_draws, show, lambda: other_view(target))
-            try:
-                step = ladder.climb() if method == "auto" else ladder.single(_solver(method), method)
-            except KeyboardInterrupt:
-                if not ladder.steps:
-                    raise
-                step = ladder.best()
-                step.solution.why = "interrupted"
+        ladder = Ladder(target, seed, n_draws, steps_shown(progress), lambda: other_view(target))
+        try:
+            step = ladder.climb() if method == "auto" else ladder.single(_solver(method), method)
+        except KeyboardInterrupt:
+            if not ladder.steps:
+                raise
+            step = ladder.best()
+            step.solution.why = "interrupted"
         if step is None:
             raise ModelError(_nowhere(target, seed))
         fit = _packed(target, ladder, step, seed, n_draws, time.perf_counter() - began, method)
@@ -113,8 +112,8 @@ def _go_on(ladder: Ladder, n_draws: int, fit: Fit, budget: Budget, progress: boo
     ladder.steps = list(ladder.steps)  # the fit stays as it is, and may go on again
     with jax.enable_x64(True), np.errstate(all="ignore"), one_blas_thread():
         target.budget.renew(budget)
-        with steps_shown(progress) as ladder.on_step:
-            step = ladder.onward()
+        ladder.shown = steps_shown(progress)
+        step = ladder.onward()
         seconds = fit.seconds + time.perf_counter() - began
         more = _packed(target, ladder, step, ladder.seed, n_draws, seconds, fit.options["asked"])
     more.trail = [*fit.trail, *more.trail[1:]]

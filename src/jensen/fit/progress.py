@@ -1,9 +1,7 @@
 """Progress by Rich: steps a second, the objective, time left. Quiet when not at a terminal."""
 
-import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -64,21 +62,51 @@ def progress_bar(wanted: bool | None, n_steps: int, label: str) -> Quiet | Bar:
     return Bar(n_steps, label) if shown else Quiet()
 
 
-@contextlib.contextmanager
-def steps_shown(wanted: bool | None) -> Iterator[Callable[[Any], None] | None]:
-    """A line on standard error for every rung of the ladder. `wanted` as for `progress_bar`."""
-    shown = sys.stderr.isatty() if wanted is None else wanted
-    if not shown:
-        yield None
-        return
+LONG = 10.0  # seconds, from which on a rung is announced
+
+
+class Untold:
+    """Of the ladder nothing is shown."""
+
+    def ahead(self, name: str, evaluations: int, seconds: float, why: str) -> None:
+        """A rung begins that may take so long, and why it is climbed."""
+
+    def step(self, step: Any) -> None:
+        """A rung is done."""
+
+
+class Told(Untold):
+    """A line on standard error for every rung of the ladder, and one before a rung that may be long."""
+
+    def __init__(self, console: Any):
+        self.console = console
+
+    def ahead(self, name: str, evaluations: int, seconds: float, why: str) -> None:
+        if seconds > LONG:
+            self.console.print(
+                f"{name} begins: up to {evaluations:,} evaluations, about {minutes(seconds)} at the pace so far; it ends as "
+                f"soon as its errors suffice (budget='seconds:{LONG:.0f}' would end it before). What it is to settle: {why}",
+                soft_wrap=True,
+            )
+
+    def step(self, step: Any) -> None:
+        d = step.diagnosis
+        self.console.print(
+            f"{step.name}: {d.verdict}, k-hat {d.khat:.2f}, {step.evaluations:,} evaluations, {step.seconds:.1f} s",
+            soft_wrap=True,
+        )
+
+
+def minutes(seconds: float) -> str:
+    """A duration in one unit."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def steps_shown(wanted: bool | None) -> Untold:
+    """`wanted` as for `progress_bar`, where None means at a terminal or in a notebook."""
+    if wanted is False:
+        return Untold()
     from rich.console import Console
 
     console = Console(stderr=True)
-
-    def show(step: Any) -> None:
-        d = step.diagnosis
-        console.print(
-            f"{step.name}: {d.verdict}, k-hat {d.khat:.2f}, {step.evaluations:,} evaluations, {step.seconds:.1f} s"
-        )
-
-    yield show
+    return Told(console) if wanted or console.is_terminal or console.is_jupyter else Untold()

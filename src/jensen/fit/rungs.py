@@ -37,6 +37,7 @@ from ..samplers.chains import gaussian_like, gaussian_of, reported_chains, unvis
 from ..samplers.tilted import settle
 from ..samplers.walls import Support
 from .methods import SOLVERS
+from .progress import Untold
 from .view import View
 
 CHECKS = 0.3  # of the budget, kept for the checks
@@ -85,10 +86,10 @@ class Rungs:
         target: Target,
         seed: int,
         n_draws: int,
-        on_step: Callable[[Step], Any] | None = None,
+        shown: Untold | None = None,
         other: Callable[[], View | None] | None = None,
     ):
-        self.target, self.seed, self.n_draws, self.on_step = target, seed, n_draws, on_step
+        self.target, self.seed, self.n_draws, self.shown = target, seed, n_draws, shown or Untold()
         self.other = other or (lambda: None)
         self.steps: list[Step] = []
         self.searches: dict[str, Searched] = {}  # for modes, by the labels of views
@@ -108,6 +109,7 @@ class Rungs:
 
     def _run(self, view: View, name: str, solver: AbstractSolver, base: Step) -> Step | None:
         self._climbs()
+        self._foretell(view.label + name, solver)
         began, used = self._now()
         start = base.own
         try:
@@ -151,6 +153,12 @@ class Rungs:
 
     def _now(self) -> tuple[float, int]:
         return time.perf_counter(), self.target.budget.used
+
+    def _foretell(self, name: str, solver: AbstractSolver) -> None:
+        """Says how long the next rung may take, and what for."""
+        most, last = solver.may_take(self.target), self.steps[-1]
+        if most is not None and last.evaluations and not self.target.budget.finite:
+            self.shown.ahead(name, most, most * last.seconds / last.evaluations, last.climbed)
 
     def _climbs(self) -> None:
         """Notes why the last rung was not the last."""
@@ -337,6 +345,5 @@ class Rungs:
             name, at_home, diagnosis, weighed, spent, cost, solution, view, home_weighed, case.marginals, testimony
         )
         self.steps.append(step)
-        if self.on_step is not None:
-            self.on_step(step)
+        self.shown.step(step)
         return step

@@ -104,12 +104,16 @@ class NUTS(AbstractSolver):
     def __init__(self, n_chains: int = N_CHAINS, accept: float = ACCEPT, at_least: int = AT_LEAST):
         self.n_chains, self.accept, self.at_least = n_chains, accept, at_least
 
+    def may_take(self, target: Target) -> int:
+        """The default patience."""
+        return max(PATIENCE * target.budget.used, target.fewer(self.at_least))
+
     def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         start = start or gaussians(target, seed)
         if start.q is None:
             return start
         self.begun = target.budget.used
-        self.patience = self.begun + max(PATIENCE * self.begun, target.fewer(self.at_least))
+        self.patience = self.begun + self.may_take(target)
         trees = Trees(target)
         draws = earlier(target, start, seed)
         metric = learned(target, draws)
