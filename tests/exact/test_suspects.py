@@ -13,7 +13,7 @@ from scipy.stats import t as student_t
 from jensen.algorithms.gaussian import Gaussian
 from jensen.algorithms.target import Target
 from jensen.diagnostics import witness
-from jensen.diagnostics.suspects import held_beyond, looked_into
+from jensen.diagnostics.suspects import held_beyond, known, looked_into
 from jensen.models.log_density import LogDensity
 
 D = 6
@@ -50,40 +50,75 @@ def test_the_far_neck_of_a_funnel_holds_its_marginal_tail():
     v = np.array([-18.0, -21.0, -30.0])
     u = np.concatenate([v[:, None], np.exp(v / 2)[:, None] * rng.standard_normal((3, D - 1))], 1)
     q = Gaussian(np.zeros(D), np.array([3.0, *[20.0] * (D - 1)]))
-    mass, moment = held_beyond(target_of(funnel), u, q)
-    assert abs(mass - norm.logsf(6.0)) < 0.2
-    assert abs(moment - (norm.logsf(6.0) + 2 * math.log(6.0))) < 0.3
+    (tail,) = held_beyond(target_of(funnel), u, q)
+    assert (tail.coordinate, tail.at) == (0, -6.0)
+    assert abs(tail.log_mass - norm.logsf(6.0)) < 0.2
+    assert -24.0 < tail.typical[0] < -18.0
 
 
-def test_both_sides_add_up():
+def test_each_side_of_a_coordinate_is_a_tail():
     u = np.zeros((2, D))
     u[:, 0] = -9.0, 12.0
-    q = Gaussian(np.zeros(D), np.array([3.0, *[20.0] * (D - 1)]))
     u[:, 1:] = np.exp(u[:, :1] / 2)
-    both = np.logaddexp(norm.logsf(3.0), norm.logsf(4.0))
-    assert abs(held_beyond(target_of(funnel), u, q)[0] - both) < 0.25
+    left, right = held_beyond(target_of(funnel), u, Gaussian(np.zeros(D), np.array([3.0, *[200.0] * (D - 1)])))
+    assert abs(left.log_mass - norm.logsf(3.0)) < 0.25
+    assert abs(right.log_mass - norm.logsf(4.0)) < 0.25
 
 
 def test_a_tail_that_falls_off_like_a_power_holds_more():
     u = np.random.default_rng(1).standard_normal((2, D))
     u[:, 0] = 40.0, 90.0
-    mass, _ = held_beyond(target_of(heavy), u, Gaussian(np.zeros(D), np.ones(D)))
-    assert abs(mass - student_t.logsf(40.0, 4.0)) < 0.1
+    (tail,) = held_beyond(target_of(heavy), u, Gaussian(np.zeros(D), np.ones(D)))
+    assert abs(tail.log_mass - student_t.logsf(40.0, 4.0)) < 0.1
 
 
 def test_another_mode_is_no_tail():
-    u = np.random.default_rng(2).standard_normal((3, D))
+    rng = np.random.default_rng(2)
+    u = rng.standard_normal((3, D))
     u[:, 0] += np.array([12.0, 11.0, 13.0])
-    mass, moment = held_beyond(target_of(two), u, Gaussian(np.zeros(D), np.ones(D)))
-    assert math.exp(min(mass, 0.0)) > 0.05 and math.exp(min(moment, 0.0)) > 0.05
+    told = looked_into(
+        heard(u),
+        target_of(two),
+        Gaussian(np.zeros(D), np.ones(D)),
+        0.0,
+        known(rng.standard_normal((1000, D)), None, None),
+    )
+    assert told.holds > 0.05 and told.moment > 5
+
+
+def test_draws_that_are_there_account_for_a_tail():
+    rng, target = np.random.default_rng(3), target_of(funnel)
+    v = 3 * rng.standard_normal(200_000)
+    draws = np.concatenate([v[:, None], np.exp(v / 2)[:, None] * rng.standard_normal((len(v), D - 1))], 1)
+    u = draws[np.argsort(v)[[100, 200, 400]]]  # about 3 sd
+    q = Gaussian(np.zeros(D), np.array([3.0, *[20.0] * (D - 1)]))
+    there = looked_into(heard(u), target, q, 0.0, known(draws, None, None))
+    assert (there.holds, there.moment) == (0.0, 0.0)
+    held = norm.sf(-u[:, 0].max() / 3)
+    short = looked_into(heard(u), target, q, 0.0, known(draws[v > u[:, 0].max()], None, None))
+    assert short.holds == pytest.approx(held, rel=0.25) and short.moment > 9 * held * 0.75
+    weights = np.where(v > u[:, 0].max(), 1.0, 0.0)
+    assert looked_into(heard(u), target, q, 0.0, known(draws, weights, None)).holds == short.holds
+
+
+def test_what_is_missed_counts_in_the_coordinates_of_the_model():
+    u, target = np.zeros((2, D)), target_of(funnel)
+    u[:, 0] = -12.0, -14.0
+    q, draws = (
+        Gaussian(np.zeros(D), np.array([3.0, *[20.0] * (D - 1)])),
+        np.random.default_rng(4).standard_normal((4000, D)),
+    )
+    log_scale = looked_into(heard(u), target, q, 0.0, known(draws, None, None))
+    scale = looked_into(heard(u), target, q, 0.0, known(draws, None, lambda u: np.exp(u[:, :1])))
+    assert log_scale.holds == scale.holds and log_scale.moment > 100 * scale.moment
 
 
 def test_a_testimony_tells_what_is_there_only_if_few_surprise():
     u = np.zeros((2, D))
     u[:, 0] = -18.0, -24.0
     q, target = Gaussian(np.zeros(D), np.array([3.0, *[20.0] * (D - 1)])), target_of(funnel)
-    assert looked_into(heard(u), target, q, 0.0).holds == pytest.approx(norm.sf(6.0), rel=0.2)
-    assert looked_into(heard(np.resize(u, (100, D))), target, q, 0.0).holds is None
-    assert looked_into(heard(u), target, q, -math.inf).holds is None
-    wide = SimpleNamespace(dim=1000)
-    assert looked_into(heard(u), wide, q, 0.0).holds is None
+    none = known(np.eye(D), None, None)
+    assert looked_into(heard(u), target, q, 0.0, none).holds == pytest.approx(norm.sf(6.0), rel=0.2)
+    assert looked_into(heard(np.resize(u, (100, D))), target, q, 0.0, none).holds is None
+    assert looked_into(heard(u), target, q, -math.inf, none).holds is None
+    assert looked_into(heard(u), SimpleNamespace(dim=1000), q, 0.0, none).holds is None

@@ -31,7 +31,7 @@ STEIN = 5.5, 12.0
 DIVERGED, STUCK = 0.005, 0.25  # shares: of proposals; of the iterations one chain may rest in one place
 UNDEFINED = 0.001, 0.2
 WEIGHED_ESS = 0.5
-HELD = 0.05  # of a variance
+HELD = 0.1  # of a second moment: a twentieth of an sd, as where rungs must agree
 MISSED = 0.005, 0.05  # share of the mass
 ELBO_ERROR, ELBO_SHARE = 100.0, 0.1  # nats, or of the value: errors of a number that says something
 
@@ -285,7 +285,7 @@ def _witness(judge: Judgement, case: Case, details: dict) -> None:
         details |= {"witness_holds": t.holds, "witness_moment": t.moment}
         if t.moment < HELD:
             return judge(0, f"{t.n} of {len(t.u)} annealed particles from far out ended where q has too little density; about "
-                         f"{t.holds:.1g} of the mass lies there and beyond.")  # fmt: skip
+                         f"{t.holds:.1g} of the mass lies there and beyond and is missed.")  # fmt: skip
     level = 0 if t.n == 0 else 1 if t.n <= max(1.0, 0.02 * len(t.u)) else 2
     judge(level, f"{t.n} of {len(t.u)} annealed particles from far out ended where q has too little mass: a mode, or a "
           "region, may be missed." if level else

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -15,11 +17,35 @@ from .witness import MANY, SURPRISE, Testimony
 MOST_DIM = 200  # above, Hessians cost more than the particles did
 EACH = 4  # particles that are looked at, of those on one side of one coordinate
 OUTWARD = 0.5  # sd, to where a marginal density is looked at again
+FEW = 4096  # draws, from which moments in the model's coordinates are taken
+SEEN = 0.5  # of what lies beyond a point, from which on draws that are there account for it
 FALLS = 1.1  # least power of the distance with which a tail falls off: at 1 it has no mass
 
 
-def looked_into(testimony: Testimony, target: Target, q: Gaussian, log_evidence: float) -> Testimony:
-    """With the mass that lies where the particles ended and beyond, and its part of a second moment, where these can be told.
+class Known(NamedTuple):
+    """Draws of what is judged, and how far out points are in the model's own coordinates.
+
+    weights: None of draws that count alike.   far: points (n, D) -> the largest distance of each (n,), in sd of the draws.
+    """
+
+    u: Float[np.ndarray, "n D"]
+    weights: Float[np.ndarray, " n"] | None
+    far: Callable[[np.ndarray], np.ndarray]
+
+
+def known(u: Float[np.ndarray, "n D"], weights: Any, back: Callable[[np.ndarray], np.ndarray] | None) -> Known:
+    """back: from the coordinates of the draws to those of the model; None: they are the same."""
+    home = back or np.asarray
+    rows = np.arange(len(u))[:: max(1, len(u) // FEW)]
+    some, w = home(u[rows]), np.ones(len(rows)) if weights is None else weights[rows] + 1e-300
+    mean = np.average(some, 0, w)
+    sd = np.sqrt(np.average((some - mean) ** 2, 0, w)) + 1e-300
+    return Known(u, weights, lambda points: np.abs((home(points) - mean) / sd).max(1))
+
+
+def looked_into(testimony: Testimony, target: Target, q: Gaussian, log_evidence: float, draws: Known) -> Testimony:
+    """With the mass where the particles ended, and beyond, that these draws miss, and its part of a second moment, where these
+    can be told.
 
     Cost: about 50 D gradients for each of a few particles.
     """
@@ -27,20 +53,36 @@ def looked_into(testimony: Testimony, target: Target, q: Gaussian, log_evidence:
     if not 0 < len(u) <= MANY * len(testimony.u) or target.dim > MOST_DIM or not math.isfinite(log_evidence):
         return testimony
     try:
-        mass, moment = (math.exp(min(held - log_evidence, 0.0)) for held in held_beyond(target, u, q))
-        return dataclasses.replace(testimony, holds=mass, moment=moment)
+        tails = held_beyond(target, u, q)
     except OutOfBudget:
         return testimony
+    mass = moment = 0.0
+    for t in tails:
+        j, held = t.coordinate, math.exp(min(t.log_mass - log_evidence, 0.0))
+        beyond = np.sign(t.at) * (draws.u[:, j] - q.mean[j]) > abs(t.at) * q.sd[j]
+        own = float(np.average(beyond, weights=draws.weights))
+        if own < SEEN * held:
+            mass += held - own
+            moment += (held - own) * (math.inf if t.typical is None else float(draws.far(t.typical[None])[0]) ** 2)
+    return dataclasses.replace(testimony, holds=mass, moment=moment)
 
 
-def held_beyond(target: Target, u: Float[np.ndarray, "n D"], q: Gaussian) -> tuple[float, float]:
-    """log of the mass that lies beyond these points, each in the coordinate j in which it is farthest out, and of its second
-    moment about q's mean, in q's variances.
+class Tail(NamedTuple):
+    """What lies beyond `at` (in sd of q, from its mean) in one coordinate: log of its mass, and a point typical of it."""
+
+    coordinate: int
+    at: float
+    log_mass: float
+    typical: Float[np.ndarray, " D"] | None
+
+
+def held_beyond(target: Target, u: Float[np.ndarray, "n D"], q: Gaussian) -> list[Tail]:
+    """What lies beyond these points, each in the coordinate j in which it is farthest out: for each side of each coordinate
+    beyond the nearest of its points.
 
     Definition: int p du_j over u_j beyond the point's: p(v) |v - m| / (k - 1) with Laplace's approximation of the marginal
-                density of u_j at v and a little farther out, where it falls off like |v - m|^-k. Of the points on one side
-                of one coordinate the largest is taken, sides and coordinates add up. Infinity where no conditional mode is
-                reached from the nearest of them, or the density does not fall outwards at any.
+                density of u_j at v and a little farther out, where it falls off like |v - m|^-k: the largest over the points.
+                Infinity where no conditional mode is reached from the nearest, or the density does not fall outwards at any.
     Why:        a particle may end where p is far above q and hold next to nothing: the far neck of a funnel is narrow in
                 all the coordinates that its scale sets. Given the scale they are nearly Gaussian.
     Raises: OutOfBudget.
@@ -52,14 +94,14 @@ def held_beyond(target: Target, u: Float[np.ndarray, "n D"], q: Gaussian) -> tup
     for j in np.unique(farthest):
         for side in (-1.0, 1.0):
             rows = np.flatnonzero((farthest == j) & (own * side > 0))
-            rows = rows[np.argsort(np.abs(own[rows]))]
-            some = rows[np.unique(np.linspace(0, len(rows) - 1, EACH).astype(int))] if len(rows) else rows
-            if len(some):
-                found.append(_tail(target, u[some], int(j), side * np.abs(own[some]), q.sd))
-    return tuple(np.logaddexp.reduce(found, axis=0).tolist())
+            if len(rows):
+                rows = rows[np.argsort(np.abs(own[rows]))]
+                some = rows[np.unique(np.linspace(0, len(rows) - 1, EACH).astype(int))]
+                found.append(_tail(target, u[some], int(j), own[some], q.sd))
+    return found
 
 
-def _tail(target: Target, u: np.ndarray, j: int, z: np.ndarray, scale: np.ndarray) -> tuple[float, float]:
+def _tail(target: Target, u: np.ndarray, j: int, z: np.ndarray, scale: np.ndarray) -> Tail:
     """Of points on one side of coordinate j, at a distance of z sd, the nearest first."""
     b = np.delete(np.arange(target.dim), j)
     there = conditional_modes(target, u, b, scale)
@@ -70,7 +112,9 @@ def _tail(target: Target, u: np.ndarray, j: int, z: np.ndarray, scale: np.ndarra
     power = np.abs(z) * (at - then) / OUTWARD
     falls = there.reached & further.reached & (power > FALLS)
     if not (there.reached[0] and falls.any()):
-        return math.inf, math.inf
+        return Tail(j, z[0], math.inf, None)
     width = np.abs(z) / (np.where(falls, power, power[falls].min()) - 1)
-    mass = (at + np.log(width * scale[j]))[there.reached]
-    return float(mass.max()), float((mass + 2 * np.log(np.abs(z) + width)[there.reached]).max())
+    mass = np.where(there.reached, at + np.log(width * scale[j]), -np.inf)
+    typical = there.u[mass.argmax()].copy()
+    typical[j] += (np.sign(z) * width * scale[j])[mass.argmax()]
+    return Tail(j, z[0], float(mass.max()), typical)

@@ -25,8 +25,8 @@ class Testimony:
 
     surprise: largest excess, in nats, of log p - log q over what importance sampling saw.   n: particles that surprise.
     leads: those that exceed what all but a few of its draws saw: starts for another search.
-    holds, moment: mass that lies where they ended, and beyond, and what it adds to the second moment of a coordinate, in
-    variances; None where that is not known (`suspects.py`).
+    holds, moment: mass that lies where they ended, and beyond, and that the draws miss; what that adds to the second moment of
+    a coordinate, in variances. None where that is not known (`suspects.py`).
     """
 
     u: Float[np.ndarray, "n D"]

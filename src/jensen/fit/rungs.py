@@ -29,7 +29,7 @@ from ..diagnostics.marginals import (
 from ..diagnostics.others import disagreement
 from ..diagnostics.psis import log_sum
 from ..diagnostics.solution import WEIGHED_ESS, Case, difference, judge_solution
-from ..diagnostics.suspects import looked_into
+from ..diagnostics.suspects import known, looked_into
 from ..diagnostics.tails import improper_direction
 from ..diagnostics.verdict import ESS_USABLE, KHAT_USABLE, Diagnosis, Verdict, noted
 from ..diagnostics.witness import Testimony, call_witness, least, spared
@@ -213,8 +213,12 @@ class Rungs:
         usual = float(np.quantile(weighed.log_p - weighed.log_q, USUAL)) if np.isfinite(largest) else None
         floor = least(solution, weighed)
         heard = call_witness(view.target, scale, proposal, float(largest), floor, self.seed, blocks, usual)
+        if heard is None:
+            return None
+        chains = solution.corrected == "chains" and solution.draws is not None
+        draws = (solution.draws, None) if chains else (weighed.u, weighed.weights)
         evidence = (solution.evidence or weighed.evidence)[0]
-        return heard if heard is None else looked_into(heard, view.target, scale, evidence)
+        return looked_into(heard, view.target, scale, evidence, known(*draws, view.back))
 
     def _look(self, view: View, solution: Solution, weighed: Weighted) -> Searched | None:
         with view.target.budget.keeping(CHECKS):
