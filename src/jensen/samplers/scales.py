@@ -21,6 +21,7 @@ STEADY = 0.01  # by which the place of u_i may change what u_s does to its curva
 TIED = 1e-3  # correlation from which two coordinates are conditioned together
 SLOWEST = 0.2  # exponent from which a curvature depends on a coordinate exponentially rather than by a product
 REACH = 3.0  # by which scales are moved to see the curvature that each of them sets
+EXACT = 1e-6  # relative error of a curvature
 FEWEST = 3  # places in which a Gaussian has to be found
 NOTHING = 1e-5  # share of a curvature below which a term is no part of it
 FARTHEST = 200.0  # of an exponent: beyond, there is no mass, and numbers end
@@ -256,8 +257,14 @@ def _clean(m: Float[np.ndarray, "B B"]) -> np.ndarray:
 
 
 def _squares(terms: np.ndarray, y: np.ndarray, unit: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Coefficients of y, in these units, on the terms that it may have a part of; of those that are none, 0."""
-    design = terms / unit[:, None]
+    """Coefficients of y, in these units, on the terms that it may have a part of; of those that are none, 0.
+
+    Where B is not Gaussian what no scale moves differs from place to place: an error as large as the smallest unit, everywhere.
+    A term that grows in a neck is what the curvature is there, but for this: in a direction that it leaves free nothing of it
+    is left, which errors in proportion would make a curvature of.
+    """
+    error = unit.min() + EXACT * unit
+    design, share = terms / error[:, None], np.abs(terms / unit[:, None]).max(0)
     size = np.abs(design).max(0)
     keep = part.copy()
     out = np.zeros(len(size))
@@ -265,8 +272,8 @@ def _squares(terms: np.ndarray, y: np.ndarray, unit: np.ndarray, part: np.ndarra
         out[:] = 0
         if not keep.any():
             break
-        out[keep] = np.linalg.lstsq(design[:, keep] / size[keep], y / unit, rcond=1e-12)[0]
-        small = keep & (np.abs(out) < NOTHING)
+        out[keep] = np.linalg.lstsq(design[:, keep] / size[keep], y / error, rcond=1e-14)[0]
+        small = keep & (np.abs(out) / size * share < NOTHING)
         if not small.any():
             break
         keep &= ~small
