@@ -11,6 +11,7 @@ from .target import Target
 NEWTON = 12  # steps, at most
 STILL = 1e-3  # of its standard deviations a mode may move in its last step
 NEAR = 0.5  # the same, at which it is still a mode
+FLATTEST = 1e-16  # curvature, of the largest: a flatter direction counts as one
 SHORTER = 0.3 ** np.arange(4)[:, None]  # of a step
 
 
@@ -54,7 +55,9 @@ def conditional_modes(
 
 def positive(h: Float[np.ndarray, "K B B"]) -> np.ndarray:
     """Positive definite versions: eigenvalues of the scaled matrices, by their size."""
-    s = 1 / np.sqrt(np.maximum(np.abs(np.diagonal(h, axis1=1, axis2=2)), 1e-300))
+    size = np.abs(np.diagonal(h, axis1=1, axis2=2))
+    top = size.max(1, keepdims=True)
+    s = 1 / np.sqrt(np.maximum(size, np.where(top > 0, FLATTEST * top, 1.0)))
     values, vectors = np.linalg.eigh(h * s[:, :, None] * s[:, None])
     values = np.maximum(np.abs(values), 1e-10)
     return np.einsum("kij,kj,klj->kil", vectors, values, vectors) / s[:, :, None] / s[:, None]

@@ -186,6 +186,10 @@ class Rungs:
         return weighed
 
     def _improper(self, view: View, solution: Solution) -> str | None:
+        """Looked for in the model's own coordinates: what falls off there does so in all, if a map may stretch it to where
+        it is not seen."""
+        if view.back is not None:
+            return None
         try:
             return improper_direction(view.target, gaussian_of(solution.q), view.target.names)
         except OutOfBudget:
