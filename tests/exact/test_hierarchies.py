@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import jensen as jn
+from jensen.algorithms.conditional import conditional_modes
 from jensen.algorithms.gaussian import Gaussian
 from jensen.algorithms.importance import weighted
 from jensen.algorithms.solver import Solution
@@ -183,3 +184,31 @@ def test_a_rung_must_account_for_the_draws_of_others(seed):
     assert unaccounted(chains(whole), told, names) is None
     assert unaccounted(chains(short), light, names) is None
     assert unaccounted(chains(short), [], names) is None
+
+
+def counts_of_groups(seed=0, n_groups=10):
+    """Binomial counts, of groups whose log odds lie around a mean: u = (mean, log scale, effects)."""
+    rng = np.random.default_rng(seed)
+    trials = np.arange(4, 4 + n_groups)
+    y = rng.binomial(trials, 1 / (1 + np.exp(-(0.8 + 0.5 * rng.standard_normal(n_groups)))))
+
+    def density(z):
+        scale = jnp.exp(z[1])
+        likelihood = (y * jax.nn.log_sigmoid(z[2:]) + (trials - y) * jax.nn.log_sigmoid(-z[2:])).sum()
+        return normal(z[0], 0.0, 2.0) - jnp.log1p(scale**2) + z[1] + normal(z[2:], z[0], scale) + likelihood
+
+    return density, n_groups + 2
+
+
+def test_a_direction_that_a_scale_leaves_free_is_as_wide_in_the_far_neck():
+    """Groups that move together are not held by the scale between them: not where the likelihood is not Gaussian either."""
+    density, dim = counts_of_groups()
+    around = Gaussian(np.array([0.8, -1.0, *[0.8] * (dim - 2)]), np.array([0.4, 0.8, *[0.5] * (dim - 2)]))
+    z = np.zeros((3, dim))
+    z[:, 1] = -3.0, -7.0, -11.0
+    with jax.enable_x64(True):
+        view = learned_view(Target(jn.models.LogDensity(density, (dim,))), around)
+        found = conditional_modes(view.target, z, np.delete(np.arange(dim), 1), np.ones(dim))
+    sds = np.linalg.eigvalsh(found.precision) ** -0.5
+    assert found.reached.all()
+    assert (sds > 0.3).all() and (sds < 3.0).all()

@@ -186,9 +186,9 @@ class Rungs:
         return weighed
 
     def _improper(self, view: View, solution: Solution) -> str | None:
-        """Looked for in the model's own coordinates: what falls off there does so in all, if a map may stretch it to where
-        it is not seen."""
-        if view.back is not None:
+        """Looked for where the climb begins, in the model's own coordinates or such as end at its walls: what falls off there
+        does so in all, though a map may stretch it to where it is not seen."""
+        if view.back is not None and self.steps:
             return None
         try:
             return improper_direction(view.target, gaussian_of(solution.q), view.target.names)

@@ -21,11 +21,13 @@ STEADY = 0.01  # by which the place of u_i may change what u_s does to its curva
 TIED = 1e-3  # correlation from which two coordinates are conditioned together
 SLOWEST = 0.2  # exponent from which a curvature depends on a coordinate exponentially rather than by a product
 REACH = 3.0  # by which scales are moved to see the curvature that each of them sets
-EXACT = 1e-6  # relative error of a curvature
+EXACT = 1e-8  # relative error of a curvature
 FEWEST = 3  # places in which a Gaussian has to be found
 NOTHING = 1e-5  # share of a curvature below which a term is no part of it
 FARTHEST = 200.0  # of an exponent: beyond, there is no mass, and numbers end
 RANK = 1e-7  # of the precision: a term that is smaller there leaves a direction free
+LOOSE = 1e-4  # the same, where B is not Gaussian
+GAUSSIAN = 1e-3  # misfit of a precision, in the least of its curvatures, up to which B is
 DIAGONAL = 1e-4  # correlation up to which a matrix is diagonal
 FLOOR = 1e-12  # of the precision's diagonal, against singular ones
 MOST = 120  # dimensions: the search costs 4 D^2 gradients
@@ -226,8 +228,11 @@ def _fitted(a, b, exponents, members, u, precision) -> ConditionalPrecision:
     pulled = np.einsum("kij,kj->ki", fitted, u[:, b])
     linear = np.stack([_squares(terms, pulled[:, i], unit[:, i], members[:, i]) for i in range(n)], 1)
     back = np.exp(-exponents @ u[0, a])
-    basis = _basis(q)
-    q, linear = np.stack([_clean(basis.T @ m @ basis) for m in q]), linear @ basis
+    level = np.einsum("ki,kj->kij", unit, unit).min(0)
+    gaussian = (np.abs(np.tensordot(terms, q, 1) - precision) < GAUSSIAN * level).all()
+    rank = RANK if gaussian else LOOSE
+    basis = _basis(q, rank)
+    q, linear = np.stack([_clean(basis.T @ m @ basis, rank) for m in q]), linear @ basis
     linear = np.where(np.abs(linear) > RANK * np.abs(linear).max(1, keepdims=True), linear, 0.0)
     off = np.abs(q * (1 - np.eye(n))).sum(0) / np.sqrt(np.outer(np.diagonal(q.sum(0)), np.diagonal(q.sum(0))))
     if off.max() < DIAGONAL:
@@ -237,22 +242,22 @@ def _fitted(a, b, exponents, members, u, precision) -> ConditionalPrecision:
     return ConditionalPrecision(a, b, exponents, q * back, linear * back.reshape(-1, 1), basis, np.asarray(volume))
 
 
-def _basis(q: Float[np.ndarray, "F B B"]) -> Float[np.ndarray, "B B"]:
+def _basis(q: Float[np.ndarray, "F B B"], rank: float) -> Float[np.ndarray, "B B"]:
     """In which all terms together are the identity; what the first term holds, then what the next one holds of the rest, ..."""
     root = np.linalg.cholesky(positive(q.sum(0)[None])[0])
     basis, free = [], np.linalg.inv(root).T
     for m in sorted(q[1:], key=lambda m: -np.linalg.matrix_rank(m, 1e-9)):
         values, vectors = np.linalg.eigh(free.T @ m @ free)
-        held = values > RANK
+        held = values > rank
         basis, free = [*basis, free @ vectors[:, held]], free @ vectors[:, ~held]
         if not free.shape[1]:
             break
     return np.concatenate([*basis, free], 1)
 
 
-def _clean(m: Float[np.ndarray, "B B"]) -> np.ndarray:
+def _clean(m: Float[np.ndarray, "B B"], rank: float) -> np.ndarray:
     """Without the rounding errors that a large factor would make a curvature of."""
-    size = np.sqrt(np.where(np.diagonal(m) > RANK, np.diagonal(m), 0.0))
+    size = np.sqrt(np.where(np.diagonal(m) > rank, np.diagonal(m), 0.0))
     return np.where(np.abs(m) > RANK * np.outer(size, size), m, 0.0) * (np.outer(size, size) > 0)
 
 
