@@ -186,6 +186,20 @@ def test_a_rung_must_account_for_the_draws_of_others(seed):
     assert unaccounted(chains(short), [], names) is None
 
 
+def test_one_chain_that_strayed_is_no_rung_that_found_more():
+    """Of 16 chains of an earlier rung one stayed in a tail: its share is as uncertain as the chains differ. The control: all
+    of them found as much there."""
+    rng = np.random.default_rng(5)
+    own = Draws("", rng.standard_normal((8000, 1)), np.full(8000, 1 / 8000), 8000.0)
+    strayed = rng.standard_normal((500, 16, 1))
+    strayed[:, 0] = 2.5 + 0.3 * rng.standard_normal((500, 1))
+    mixed = rng.permutation(strayed.reshape(-1, 1)).reshape(500, 16, 1)
+    told = lambda x, chains: [Draws("hmc", x.reshape(-1, 1), np.full(8000, 1 / 8000), 4000.0, chains)]
+    assert unaccounted(own, told(strayed, 16), ["tau"]) is None
+    assert unaccounted(own, told(mixed, 16), ["tau"]) is not None
+    assert unaccounted(own, told(strayed, 1), ["tau"]) is not None
+
+
 def counts_of_groups(seed=0, n_groups=10):
     """Binomial counts, of groups whose log odds lie around a mean: u = (mean, log scale, effects)."""
     rng = np.random.default_rng(seed)

@@ -105,3 +105,9 @@ def test_coordinates_that_end_have_the_jacobian_they_say():
 def test_walls_that_end_no_coordinate_each_have_none():
     corners = [Wall(np.array([1.0, 0]), 0.0), Wall(np.array([0, 1.0]), 0.0), Wall(np.array([1.0, 1.0]), 1.0)]
     assert ends_of(corners, np.random.default_rng(0).uniform(1, 2, (100, 2))) is None
+
+
+def test_what_does_not_fall_off_is_named_behind_a_wall_too():
+    density = lambda z: jnp.where(z[0] > 0, -z[0] - 0.5 * z[1] ** 2, -jnp.inf) + 0.0 * z[2]
+    fit = jn.fit(jn.models.LogDensity(density, (3,)), progress=False)
+    assert str(fit.verdict) == "UNRELIABLE" and "does not fall off along z[2]" in fit.reasons[0]
