@@ -13,7 +13,7 @@ from scipy.stats import t as student_t
 from jensen.algorithms.gaussian import Gaussian
 from jensen.algorithms.target import Target
 from jensen.diagnostics import witness
-from jensen.diagnostics.suspects import held_beyond, known, looked_into
+from jensen.diagnostics.suspects import Known, held_beyond, looked_into
 from jensen.models.log_density import LogDensity
 
 D = 6
@@ -81,7 +81,7 @@ def test_another_mode_is_no_tail():
         target_of(two),
         Gaussian(np.zeros(D), np.ones(D)),
         0.0,
-        known(rng.standard_normal((1000, D)), None, None),
+        Known(rng.standard_normal((1000, D)), None, None),
     )
     assert told.holds > 0.05 and told.moment > 5
 
@@ -92,13 +92,13 @@ def test_draws_that_are_there_account_for_a_tail():
     draws = np.concatenate([v[:, None], np.exp(v / 2)[:, None] * rng.standard_normal((len(v), D - 1))], 1)
     u = draws[np.argsort(v)[[100, 200, 400]]]  # about 3 sd
     q = Gaussian(np.zeros(D), np.array([3.0, *[20.0] * (D - 1)]))
-    there = looked_into(heard(u), target, q, 0.0, known(draws, None, None))
+    there = looked_into(heard(u), target, q, 0.0, Known(draws, None, None))
     assert (there.holds, there.moment) == (0.0, 0.0)
     held = norm.sf(-u[:, 0].max() / 3)
-    short = looked_into(heard(u), target, q, 0.0, known(draws[v > u[:, 0].max()], None, None))
+    short = looked_into(heard(u), target, q, 0.0, Known(draws[v > u[:, 0].max()], None, None))
     assert short.holds == pytest.approx(held, rel=0.25) and short.moment > 9 * held * 0.75
     weights = np.where(v > u[:, 0].max(), 1.0, 0.0)
-    assert looked_into(heard(u), target, q, 0.0, known(draws, weights, None)).holds == short.holds
+    assert looked_into(heard(u), target, q, 0.0, Known(draws, weights, None)).holds == short.holds
 
 
 def test_what_is_missed_counts_in_the_coordinates_of_the_model():
@@ -108,8 +108,8 @@ def test_what_is_missed_counts_in_the_coordinates_of_the_model():
         Gaussian(np.zeros(D), np.array([3.0, *[20.0] * (D - 1)])),
         np.random.default_rng(4).standard_normal((4000, D)),
     )
-    log_scale = looked_into(heard(u), target, q, 0.0, known(draws, None, None))
-    scale = looked_into(heard(u), target, q, 0.0, known(draws, None, lambda u: np.exp(u[:, :1])))
+    log_scale = looked_into(heard(u), target, q, 0.0, Known(draws, None, None))
+    scale = looked_into(heard(u), target, q, 0.0, Known(draws, None, lambda u: np.exp(u[:, :1])))
     assert log_scale.holds == scale.holds and log_scale.moment > 100 * scale.moment
 
 
@@ -117,7 +117,7 @@ def test_a_testimony_tells_what_is_there_only_if_few_surprise():
     u = np.zeros((2, D))
     u[:, 0] = -18.0, -24.0
     q, target = Gaussian(np.zeros(D), np.array([3.0, *[20.0] * (D - 1)])), target_of(funnel)
-    none = known(np.eye(D), None, None)
+    none = Known(np.eye(D), None, None)
     assert looked_into(heard(u), target, q, 0.0, none).holds == pytest.approx(norm.sf(6.0), rel=0.2)
     assert looked_into(heard(np.resize(u, (100, D))), target, q, 0.0, none).holds is None
     assert looked_into(heard(u), target, q, -math.inf, none).holds is None

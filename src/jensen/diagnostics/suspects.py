@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -23,24 +23,29 @@ FALLS = 1.1  # least power of the distance with which a tail falls off: at 1 it 
 
 
 class Known(NamedTuple):
-    """Draws of what is judged, and how far out points are in the model's own coordinates.
+    """Draws of what is judged.
 
-    weights: None of draws that count alike.   far: points (n, D) -> the largest distance of each (n,), in sd of the draws.
+    weights: None of draws that count alike.   back: from their coordinates to those of the model; None: they are the same.
     """
 
     u: Float[np.ndarray, "n D"]
     weights: Float[np.ndarray, " n"] | None
-    far: Callable[[np.ndarray], np.ndarray]
+    back: Callable[[np.ndarray], np.ndarray] | None
 
+    def beyond(self, tail: "Tail", q: Gaussian) -> float:
+        """The share of them that lies there."""
+        j = tail.coordinate
+        there = np.sign(tail.at) * (self.u[:, j] - q.mean[j]) > abs(tail.at) * q.sd[j]
+        return float(np.average(there, weights=self.weights))
 
-def known(u: Float[np.ndarray, "n D"], weights: Any, back: Callable[[np.ndarray], np.ndarray] | None) -> Known:
-    """back: from the coordinates of the draws to those of the model; None: they are the same."""
-    home = back or np.asarray
-    rows = np.arange(len(u))[:: max(1, len(u) // FEW)]
-    some, w = home(u[rows]), np.ones(len(rows)) if weights is None else weights[rows] + 1e-300
-    mean = np.average(some, 0, w)
-    sd = np.sqrt(np.average((some - mean) ** 2, 0, w)) + 1e-300
-    return Known(u, weights, lambda points: np.abs((home(points) - mean) / sd).max(1))
+    def distance(self, points: Float[np.ndarray, "n D"]) -> Float[np.ndarray, " n"]:
+        """Largest distance of each from them, in their sd, in a coordinate of the model."""
+        home, rows = self.back or np.asarray, slice(None, None, max(1, len(self.u) // FEW))
+        some = home(self.u[rows])
+        w = np.ones(len(some)) if self.weights is None else self.weights[rows] + 1e-300
+        mean = np.average(some, 0, w)
+        sd = np.sqrt(np.average((some - mean) ** 2, 0, w)) + 1e-300
+        return np.abs((home(points) - mean) / sd).max(1)
 
 
 def looked_into(testimony: Testimony, target: Target, q: Gaussian, log_evidence: float, draws: Known) -> Testimony:
@@ -56,15 +61,15 @@ def looked_into(testimony: Testimony, target: Target, q: Gaussian, log_evidence:
         tails = held_beyond(target, u, q)
     except OutOfBudget:
         return testimony
-    mass = moment = 0.0
-    for t in tails:
-        j, held = t.coordinate, math.exp(min(t.log_mass - log_evidence, 0.0))
-        beyond = np.sign(t.at) * (draws.u[:, j] - q.mean[j]) > abs(t.at) * q.sd[j]
-        own = float(np.average(beyond, weights=draws.weights))
-        if own < SEEN * held:
-            mass += held - own
-            moment += (held - own) * (math.inf if t.typical is None else float(draws.far(t.typical[None])[0]) ** 2)
-    return dataclasses.replace(testimony, holds=mass, moment=moment)
+    held = np.array([math.exp(min(t.log_mass - log_evidence, 0.0)) for t in tails])
+    own = np.array([draws.beyond(t, q) for t in tails])
+    missed = np.where(own < SEEN * held, held - own, 0.0)
+    moment, some = 0.0, [(m, t.typical) for m, t in zip(missed, tails, strict=True) if m > 0]
+    if any(at is None for _, at in some):
+        moment = math.inf
+    elif some:
+        moment = float(np.array([m for m, _ in some]) @ draws.distance(np.array([at for _, at in some])) ** 2)
+    return dataclasses.replace(testimony, holds=float(missed.sum()), moment=moment)
 
 
 class Tail(NamedTuple):

@@ -29,7 +29,7 @@ from ..diagnostics.marginals import (
 from ..diagnostics.others import disagreement
 from ..diagnostics.psis import log_sum
 from ..diagnostics.solution import WEIGHED_ESS, Case, difference, judge_solution
-from ..diagnostics.suspects import known, looked_into
+from ..diagnostics.suspects import Known, looked_into
 from ..diagnostics.tails import improper_direction
 from ..diagnostics.verdict import ESS_USABLE, KHAT_USABLE, Diagnosis, Verdict, noted
 from ..diagnostics.witness import Testimony, call_witness, least, spared
@@ -205,7 +205,8 @@ class Rungs:
             return spared(view.target.dim)
         proposal = proposal_of(solution.q)
         largest = np.max(weighed.log_p - weighed.log_q, initial=-np.inf)
-        if solution.corrected == "chains" and solution.draws is not None:
+        chains = solution.corrected == "chains" and solution.draws is not None
+        if chains:
             some = slice(None, None, max(1, len(solution.draws) // min(4096, n_proposals(view.target.dim))))
             largest = max(largest, np.max(np.asarray(solution.log_p)[some] - proposal.log_prob(solution.draws[some])))
         blocks: float = effort
@@ -219,10 +220,9 @@ class Rungs:
         heard = call_witness(view.target, scale, proposal, float(largest), floor, self.seed, blocks, usual)
         if heard is None:
             return None
-        chains = solution.corrected == "chains" and solution.draws is not None
         draws = (solution.draws, None) if chains else (weighed.u, weighed.weights)
         evidence = (solution.evidence or weighed.evidence)[0]
-        return looked_into(heard, view.target, scale, evidence, known(*draws, view.back))
+        return looked_into(heard, view.target, scale, evidence, Known(*draws, view.back))
 
     def _look(self, view: View, solution: Solution, weighed: Weighted) -> Searched | None:
         with view.target.budget.keeping(CHECKS):

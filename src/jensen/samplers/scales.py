@@ -229,7 +229,7 @@ def _fitted(a, b, exponents, members, u, precision) -> ConditionalPrecision:
     linear = np.stack([_squares(terms, pulled[:, i], unit[:, i], members[:, i]) for i in range(n)], 1)
     back = np.exp(-exponents @ u[0, a])
     level = np.einsum("ki,kj->kij", unit, unit).min(0)
-    gaussian = (np.abs(np.tensordot(terms, q, 1) - precision) < GAUSSIAN * level).all()
+    gaussian = (np.abs(fitted - precision) < GAUSSIAN * level).all()
     rank = RANK if gaussian else LOOSE
     basis = _basis(q, rank)
     q, linear = np.stack([_clean(basis.T @ m @ basis, rank) for m in q]), linear @ basis
