@@ -11,7 +11,7 @@ from calls import QUICK, call, call_json
 
 import jensen as jn
 from jensen.cli.runs import _by_steps
-from jensen.fit.auto import method_names
+from jensen.methods.lookup import method_names
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from jensen.diagnostics.marginals import of_chains
 from jensen.diagnostics.tails import improper_direction
 from jensen.errors import IncompatibleComposition
 from jensen.models import BlackBox, LogDensity
-from jensen.samplers.chains import Chains
+from jensen.samplers.chains import HMC, MALA
 from jensen.samplers.conditional import ConditionalGaussian
 from jensen.samplers.islands import evidence_of, remembered
 from jensen.samplers.kernel import Segment
@@ -86,7 +86,7 @@ def test_chains_give_the_moments_of_a_gaussian_within_their_error(kind):
     model, mean, covariance = gaussian()
     sd = np.sqrt(np.diagonal(covariance))
     start = Solution(Gaussian(mean + 0.7 * sd, np.linalg.cholesky(covariance) * 0.6))
-    solution = Chains(kind).solve(Target(model), start, 0)
+    solution = {"hmc": HMC, "mala": MALA}[kind]().solve(Target(model), start, 0)
     checks = solution.findings["chains"] | stated(solution)
     assert checks["rhat"] < 1.1 and checks["se_mean"] < 0.05
     assert within(solution.draws, mean, sd, checks)
@@ -96,7 +96,7 @@ def test_chains_give_the_moments_of_a_gaussian_within_their_error(kind):
 
 def test_chains_give_the_moments_of_a_banana_within_their_error():
     model, mean, sd = banana()
-    solution = Chains().solve(Target(model), None, 0)
+    solution = HMC().solve(Target(model), None, 0)
     checks = solution.findings["chains"] | stated(solution)
     assert checks["se_mean"] < 0.1 and within(solution.draws, mean, sd, checks)
     assert not within(solution.draws[:, ::-1], mean, sd, checks)
@@ -105,7 +105,7 @@ def test_chains_give_the_moments_of_a_banana_within_their_error():
 
 def test_chains_that_never_enter_a_neck_break_steins_identities():
     """Neal's funnel, from its mouth: the chains do not see v below, and the scores say so, or R-hat does."""
-    solution = Chains(most=20).solve(Target(funnel()), Solution(Gaussian(np.full(10, 2.0), np.eye(10))), 0)
+    solution = HMC(most=20).solve(Target(funnel()), Solution(Gaussian(np.full(10, 2.0), np.eye(10))), 0)
     checks = solution.findings["chains"]
     assert max(checks["stein"] / 5.5, checks["rhat"] / 1.05, checks["stuck"] / 100) > 1
 
@@ -153,7 +153,7 @@ def test_particles_keep_to_the_budget_and_ask_for_derivatives():
     solution = AnnealedSMC().solve(target, start, 0)
     assert solution.why == "budget" and solution.q is start.q and target.evaluations < 60_000
     box = BlackBox(lambda z: -0.5 * float(np.sum(z**2)), (2,))
-    for solver in (AnnealedSMC(), Chains()):
+    for solver in (AnnealedSMC(), HMC()):
         with pytest.raises(IncompatibleComposition, match="no derivatives"):
             solver.solve(Target(box), Solution(Gaussian(np.zeros(2), np.eye(2))), 0)
 
@@ -197,7 +197,7 @@ def test_the_next_temperature_keeps_what_it_promises():
 def test_a_conditional_gaussian_straightens(which):
     """From draws: evidence 0 within its error; the log-scale of a funnel has sd 3. A Gaussian does much worse."""
     model, sd = (banana()[0], 2.0) if which == "banana" else (funnel(), 3.0)
-    chains = Chains().solve(Target(model), None, 0)
+    chains = HMC().solve(Target(model), None, 0)
     solution = ConditionalGaussian().solve(Target(model), chains, 0)
     weighed = solution.findings["weighted"]
     assert weighed.ess > 0.3 and abs(solution.evidence[0]) < max(LIMIT * solution.evidence[1], 0.05)

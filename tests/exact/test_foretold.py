@@ -11,7 +11,7 @@ from jensen.algorithms.target import Target
 from jensen.fit.progress import Told, Untold
 from jensen.fit.rungs import Rungs
 from jensen.models.log_density import LogDensity
-from jensen.samplers.chains import Chains
+from jensen.samplers.chains import HMC
 from jensen.samplers.nuts import NUTS
 
 
@@ -39,7 +39,7 @@ def test_the_last_rung_says_how_long_its_patience_lasts():
 
 def test_nothing_is_said_of_a_rung_of_unknown_length_or_under_a_budget():
     some = rungs()
-    some._foretell("hmc", Chains())
+    some._foretell("hmc", HMC())
     bounded = rungs(seconds=60.0)
     bounded._foretell("nuts", NUTS())
     assert not some.shown.said and not bounded.shown.said

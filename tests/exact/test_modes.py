@@ -18,7 +18,7 @@ from jensen.algorithms.solver import Solution
 from jensen.algorithms.target import Target
 from jensen.fit import rungs
 from jensen.samplers.bridged import BridgedModes
-from jensen.samplers.chains import Chains
+from jensen.samplers.chains import HMC
 
 LEVEL = 1e-3
 
@@ -225,7 +225,7 @@ def test_masses_of_bent_modes_by_bridges(seed):
     start = Solution(Mixture(parts, np.array([0.5, 0.5])))
     with jax.enable_x64(True), np.errstate(all="ignore"):
         target = Target(model)
-        solution, alone = BridgedModes().solve(target, start, seed), Chains().solve(target, start, seed)
+        solution, alone = BridgedModes().solve(target, start, seed), HMC().solve(target, start, seed)
     checks = solution.findings["chains"]
     share = float((solution.draws[:, 1] > 8).mean())
     error = 4 * max(checks["shares_se"]) + 4 * np.sqrt(0.3 * 0.7 / len(solution.draws))

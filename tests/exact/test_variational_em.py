@@ -74,7 +74,7 @@ def test_discrete_latents_and_names():
 
 def test_refusals():
     density = jn.models.LogDensity(lambda z: -0.5 * (z**2).sum(), (2,))
-    with pytest.raises(jn.OptionError, match="no M-step"):
+    with pytest.raises(jn.IncompatibleComposition, match="no M-step"):
         jn.fit(density, method="variational-em")
     model, x = linear()
     with pytest.raises(jn.OptionError, match="e_steps=0"):

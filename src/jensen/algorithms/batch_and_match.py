@@ -1,11 +1,13 @@
 """Batch and match: a full Gaussian whose score is matched to the posterior's on batches of draws."""
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
 from .gaussian import Gaussian
+from .laplace import Laplace
 from .solver import AbstractSolver, Solution
 from .starts import dense_start
 from .target import BLOCK, Target
@@ -17,6 +19,7 @@ FALLING = 0.7  # of the divergence, from the first to the second half of a windo
 FAR = 3.0  # sd of the new q, per root of D
 
 
+@dataclasses.dataclass
 class BatchAndMatch(AbstractSolver):
     """Batch and match (BaM): closed-form steps that lower a score-based divergence, with a proximal term.
 
@@ -31,10 +34,11 @@ class BatchAndMatch(AbstractSolver):
     Reference:  Cai, Modi, Pillaud-Vivien, Margossian, Gower, Blei and Saul (2024), eq. 9 to 12.  [cai2024batch]
     """
 
-    name, starts_from = "batch-and-match", "laplace"
-
-    def __init__(self, batch: int | None = None, max_iterations: int = 300):
-        self.batch, self.max_iterations = batch, max_iterations
+    batch: int | None = None
+    max_iterations: int = 300
+    name: ClassVar = "batch-and-match"
+    starts_from: ClassVar = Laplace
+    about: ClassVar = "A Gaussian whose slopes are matched to those of the posterior, one batch of draws after another."
 
     def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         q = dense_start(target, start, seed)

@@ -37,6 +37,8 @@ class Budget:
 
         Raises: OptionError for anything else, for what is not positive, and for the same kind given twice.
         """
+        if isinstance(budget, Budget):
+            return budget
         if budget is None:
             return cls()
         if isinstance(budget, (int, float)) and not isinstance(budget, bool):

@@ -17,13 +17,14 @@ from ..models.boltzmann import AbstractBoltzmann, Half
 from ..tree import replaced, split_trainable
 from .base import AbstractAlgorithm
 from .descent import Optimiser
+from .method import AbstractMethod, Variant
 from .pseudo_likelihood import MONITORED, pseudo_log_likelihood
 
 OFFSET_RATE = 0.01  # of the running means by which gradients are centred
 ACTIVITY_RATE = 0.1  # of the running share of rows in which a hidden unit is on
 
 
-class ContrastiveDivergence(AbstractAlgorithm):
+class ContrastiveDivergence(AbstractAlgorithm, AbstractMethod):
     """Contrastive divergence (CD-k), persistent contrastive divergence (PCD, stochastic maximum likelihood), and either
     with parallel tempering.
 
@@ -36,7 +37,8 @@ class ContrastiveDivergence(AbstractAlgorithm):
                     units to the machine, neighbours swapped at each step, of which the last one counts.
                 weight_decay: L2 penalty's rate on weights.   sparsity: (target, strength): hidden biases are pulled to
                     where units are on in that share of rows.
-                centred: offsets are subtracted from both sides of each product, running means over data.
+                centred: offsets are subtracted from both sides of each product, running means over data. None: of a DBM,
+                    whose upper units die otherwise.
                 n_sweeps: of mean field (DBM).
     Returns:    (value) the pseudo log-likelihood of some rows of the batch, scaled to all data, nats: a monitor, not
                 what is ascended. Of real visibles and DBMs: log p(x | hidden means).
@@ -47,6 +49,23 @@ class ContrastiveDivergence(AbstractAlgorithm):
     """
 
     thorough: ClassVar[bool] = True
+    about: ClassVar[str] = "The machine learns what tells rows apart from what it dreams in short chains."
+    fits: ClassVar[str] = "energy"
+    takes: ClassVar[frozenset[str]] = frozenset(
+        {"optimizer", "n_steps", "batch_size", "checkpoint", "checkpoint_seconds", "on_chunk"}
+    )
+    why_not: ClassVar[str] = "a Boltzmann machine is learned by contrastive divergence, without q"
+    by_steps: ClassVar[bool] = True
+    variants: ClassVar[dict[str, Variant]] = {
+        "pcd": Variant("The machine learns what tells rows apart from what it dreams, in chains that go on.", {}),
+        "cd": Variant(
+            "The machine learns what tells rows apart from what it makes of them in a few steps.", {"persistent": False}
+        ),
+        "parallel-tempering": Variant(
+            "As pcd, with copies of each chain at higher temperatures, which find their way between modes.",
+            {"n_temperatures": 10},
+        ),
+    }
     machine: AbstractBoltzmann | None
     optimiser: Optimiser = eqx.field(static=True)
     k: int = eqx.field(static=True)
@@ -55,7 +74,7 @@ class ContrastiveDivergence(AbstractAlgorithm):
     n_temperatures: int = eqx.field(static=True)
     weight_decay: float = eqx.field(static=True)
     sparsity: tuple[float, float] | None = eqx.field(static=True)
-    centred: bool = eqx.field(static=True)
+    centred: bool | None = eqx.field(static=True)
     n_sweeps: int = eqx.field(static=True)
 
     def __init__(
@@ -67,7 +86,7 @@ class ContrastiveDivergence(AbstractAlgorithm):
         n_temperatures: int = 1,
         weight_decay: float = 0.0,
         sparsity: tuple[float, float] | None = None,
-        centred: bool = False,
+        centred: bool | None = None,
         n_sweeps: int = 10,
         machine: AbstractBoltzmann | None = None,
         optimiser: Optimiser | None = None,
@@ -96,7 +115,14 @@ class ContrastiveDivergence(AbstractAlgorithm):
 
     def bind(self, machine: AbstractBoltzmann, optimiser: Optimiser) -> "ContrastiveDivergence":
         """The same algorithm for this machine."""
-        return replaced(self, machine=machine, optimiser=optimiser)
+        centred = len(machine.weights) > 1 if self.centred is None else self.centred
+        return replaced(self, machine=machine, optimiser=optimiser, centred=centred)
+
+    def options(self):
+        return {n: v for n, v in super().options().items() if n not in ("machine", "optimiser")}
+
+    def run(self, task):
+        return task.trained(self)
 
     @property
     def start(self) -> AbstractBoltzmann:

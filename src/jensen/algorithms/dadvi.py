@@ -1,6 +1,7 @@
 """Deterministic ADVI: a mean-field Gaussian on fixed draws, its accuracy, and linear-response covariances."""
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -20,6 +21,7 @@ FEW = 60  # dimensions up to which the Hessian costs less than the products with
 WORST = 1e30  # where the objective is undefined: large, but finite for the trust region's arithmetic
 
 
+@dataclasses.dataclass
 class DADVI(AbstractSolver):
     """Deterministic mean-field ADVI, with linear-response covariances.
 
@@ -34,19 +36,21 @@ class DADVI(AbstractSolver):
     Reference:  Giordano, Ingram and Broderick (2024); Giordano, Broderick and Jordan (2018).  [giordano2024dadvi]
     """
 
-    name = "dadvi"
-
-    def __init__(
-        self, n_draws: int = 30, linear_response: bool = True, most_draws: int = 240, max_iterations: int = 200
-    ):
-        self.n_draws, self.most_draws = 2 * ((n_draws + 1) // 2), most_draws
-        self.linear_response, self.max_iterations = linear_response, max_iterations
+    n_draws: int = 30
+    linear_response: bool = True
+    most_draws: int = 240
+    max_iterations: int = 200
+    name: ClassVar = "dadvi"
+    about: ClassVar = (
+        "A Gaussian fitted coordinate by coordinate on fixed draws (deterministic ADVI); where there are not too "
+        "many, correlations are added afterwards."
+    )
 
     def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         q = diagonal_start(target, start, seed)
         if q is None:
             return Solution(None, "diverged", findings={"no_start": True})
-        n, history = self.n_draws, []
+        n, history = 2 * ((self.n_draws + 1) // 2), []
         while True:
             fixed = FixedDraws(target, antithetic_draws(n, target.dim, seed))
             q, why = self.climb(fixed, q, history)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -10,6 +10,7 @@ from scipy.special import gammaln
 
 from .gaussian import Gaussian, Mixture, StudentT, one_gaussian
 from .importance import Weighted, corrected, n_weighed, weigh
+from .natural_gradient import NaturalGradient
 from .solver import AbstractSolver, Solution
 from .target import Target
 
@@ -108,7 +109,8 @@ class Tails(AbstractSolver):
     Reference:  Cappe, Douc, Guillin, Marin and Robert (2008).  [cappe2008adaptive]
     """
 
-    name, starts_from = "student-t", "natural-gradient"
+    name: ClassVar = "student-t"
+    starts_from: ClassVar = NaturalGradient
 
     def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         start: Any = start

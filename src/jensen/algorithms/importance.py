@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from ..diagnostics.psis import importance_ess, psis
 from .budget import OutOfBudget
 from .gaussian import Gaussian, Mixture, defensive
+from .natural_gradient import NaturalGradient
 from .solver import AbstractSolver, Solution
 from .target import BLOCK, Target
 
@@ -151,6 +152,7 @@ def corrected(weighed: Weighted, start: Solution, n: int, seed: int, q: Any = No
     )  # fmt: skip
 
 
+@dataclasses.dataclass
 class Importance(AbstractSolver):
     """Importance resampling with Pareto-smoothed weights, from q with a quarter of t5 tails.
 
@@ -158,14 +160,12 @@ class Importance(AbstractSolver):
     Reference:  Vehtari et al. (2024); Owen and Zhou (2000) for the defensive mixture.  [vehtari2024psis]
     """
 
-    name, starts_from = "importance", "natural-gradient"
-
-    def __init__(self, n: int | None = None):
-        self.n = n
+    n: int | None = None
+    name: ClassVar = "importance"
+    starts_from: ClassVar = NaturalGradient
+    about: ClassVar = "Draws of a fitted Gaussian, resampled by how much the model prefers each."
 
     def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
-        from .natural_gradient import NaturalGradient
-
         start = start or NaturalGradient().solve(target, None, seed)
         if start.q is None:
             return start

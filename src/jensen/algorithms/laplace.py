@@ -1,7 +1,7 @@
 """Laplace: a damped Newton search for modes from several starts, and the best local Gaussian on the way."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -45,6 +45,7 @@ class Path:
         return np.inf if self.local is None else float(np.linalg.norm(self.local.pull(self.gradient[None])))
 
 
+@dataclasses.dataclass
 class Laplace(AbstractSolver):
     """The Gaussian N(u*, (-H)^-1) at a mode u*, H the Hessian of the log density there.
 
@@ -57,10 +58,11 @@ class Laplace(AbstractSolver):
     Reference:  Dauphin et al. (2014); Tierney and Kadane (1986).  [dauphin2014saddlefree]
     """
 
-    name = "laplace"
-
-    def __init__(self, n_starts: int | None = None, n_components: int = 4, max_iterations: int = 60):
-        self.n_starts, self.n_components, self.max_iterations = n_starts, n_components, max_iterations
+    n_starts: int | None = None
+    n_components: int = 4
+    max_iterations: int = 60
+    name: ClassVar = "laplace"
+    about: ClassVar = "A Gaussian at each mode found, as wide as the curvature there says; the best of them is kept."
 
     def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         n = self.n_starts or (8 if target.dim <= 30 else 5 if target.dim <= 150 else 3)

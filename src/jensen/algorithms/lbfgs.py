@@ -1,5 +1,8 @@
 """The mode by L-BFGS, and the Gaussian of its inverse-Hessian estimate."""
 
+import dataclasses
+from typing import ClassVar
+
 from .ascent import ascend
 from .low_rank import DENSE
 from .solver import AbstractSolver, Solution
@@ -7,6 +10,7 @@ from .starts import coordinate_scale, first_points
 from .target import Target
 
 
+@dataclasses.dataclass
 class LBFGS(AbstractSolver):
     """The highest point reached by L-BFGS from several starts, and the Gaussian of its inverse-Hessian estimate there.
 
@@ -15,10 +19,14 @@ class LBFGS(AbstractSolver):
     Reference:  Liu and Nocedal (1989); Gilbert and Lemarechal (1989) for the diagonal.  [liu1989lbfgs]
     """
 
-    name = "lbfgs"
-
-    def __init__(self, n_starts: int = 4, memory: int = 10, max_iterations: int = 1000):
-        self.n_starts, self.memory, self.max_iterations = n_starts, memory, max_iterations
+    n_starts: int = 4
+    memory: int = 10
+    max_iterations: int = 1000
+    name: ClassVar = "lbfgs"
+    about: ClassVar = (
+        "The Gaussian at the highest point that quick climbs reach, as wide as the steps there tell: for many "
+        "dimensions."
+    )
 
     def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         u = first_points(target, start, seed, self.n_starts)

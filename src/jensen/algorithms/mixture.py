@@ -1,7 +1,7 @@
 """A mixture of Gaussians: one for each distinct mode that was found."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ FITTED = 24  # further modes that get a fit; the others stay as their curvature 
 NEGLIGIBLE = 9.0  # nats below the best: a component that would weigh less than 1e-4
 
 
+@dataclasses.dataclass
 class ModeMixture(AbstractSolver):
     """sum_k w_k N(m_k, S_k): each component a natural-gradient fit from one of the modes found, w_k by its evidence.
 
@@ -26,7 +27,9 @@ class ModeMixture(AbstractSolver):
     Cost:       that of `NaturalGradient`, times the number of distinct modes.
     """
 
-    name, starts_from = "mixture", "laplace"
+    name: ClassVar = "mixture"
+    starts_from: ClassVar = Laplace
+    about: ClassVar = "A Gaussian for each mode that was found, with the mass it holds."
 
     def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         start = start or Laplace().solve(target, None, seed)

@@ -1,6 +1,7 @@
 """Natural-gradient variational inference for a full Gaussian, on fixed draws."""
 
-from typing import Any
+import dataclasses
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -20,6 +21,7 @@ HESSIAN = 1e-2  # sd: of its differences
 DIAGONAL = 256, 64  # draws, and at least so many, by which only scales are learned
 
 
+@dataclasses.dataclass
 class NaturalGradient(AbstractSolver):
     """Full Gaussian by natural gradients of the ELBO on fixed, exactly standardised quasi-random draws.
 
@@ -31,10 +33,12 @@ class NaturalGradient(AbstractSolver):
     Reference:  Khan and Rue (2023), section 3; Lin, Schmidt and Khan (2020).  [khan2023bayesian]
     """
 
-    name, starts_from = "natural-gradient", "laplace"
-
-    def __init__(self, n_draws: int | None = None, max_iterations: int = 60, tolerance: float = 1e-3):
-        self.n_draws, self.max_iterations, self.tolerance = n_draws, max_iterations, tolerance
+    n_draws: int | None = None
+    max_iterations: int = 60
+    tolerance: float = 1e-3
+    name: ClassVar = "natural-gradient"
+    starts_from: ClassVar = Laplace
+    about: ClassVar = "A Gaussian with all correlations, fitted by natural gradients on fixed draws."
 
     def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         start = start or Laplace().solve(target, None, seed)

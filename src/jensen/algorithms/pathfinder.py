@@ -1,6 +1,7 @@
 """Pathfinder: the best of the Gaussians that a quasi-Newton ascent passes."""
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -22,6 +23,7 @@ MOST = 64  # positions of one path that are looked at
 FINAL = 4 * BLOCK  # draws for the ELBO of a path's best: fresh ones, for the best of many noisy ones looks too good
 
 
+@dataclasses.dataclass
 class Pathfinder(AbstractSolver):
     """Single- and multi-path Pathfinder: local Gaussians along L-BFGS paths, the one with the highest ELBO of each.
 
@@ -36,18 +38,13 @@ class Pathfinder(AbstractSolver):
     Reference:  Zhang, Carpenter, Gelman and Vehtari (2022), algorithms 1 to 5.  [zhang2022pathfinder]
     """
 
-    name = "pathfinder"
-
-    def __init__(
-        self,
-        n_paths: int = 4,
-        memory: int | None = None,
-        n_elbo: int = 16,
-        n_draws: int = 8192,
-        max_iterations: int = 400,
-    ):
-        self.n_paths, self.memory, self.n_elbo = n_paths, memory, n_elbo
-        self.n_draws, self.max_iterations = n_draws, max_iterations
+    n_paths: int = 4
+    memory: int | None = None
+    n_elbo: int = 16
+    n_draws: int = 8192
+    max_iterations: int = 400
+    name: ClassVar = "pathfinder"
+    about: ClassVar = "The best of the Gaussians that quick climbs to the mode pass on their way."
 
     def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         u = first_points(target, start, seed, self.n_paths)

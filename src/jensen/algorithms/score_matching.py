@@ -1,10 +1,14 @@
 """Gaussian score matching: the nearest Gaussian whose score is right at each draw."""
 
+import dataclasses
+from typing import ClassVar
+
 import numpy as np
 from jaxtyping import Float
 
 from .batch_and_match import change, iterate
 from .gaussian import Gaussian, safe_cholesky
+from .laplace import Laplace
 from .solver import AbstractSolver, Solution
 from .starts import dense_start
 from .target import BLOCK, Target
@@ -12,6 +16,7 @@ from .target import BLOCK, Target
 AGREED = 0.1  # the averages of the first half of the iterates and of all of them: of a mean in sd, of an sd
 
 
+@dataclasses.dataclass
 class GaussianScoreMatching(AbstractSolver):
     """Gaussian score matching (GSM): project q onto the Gaussians with the posterior's score at a draw, and average.
 
@@ -22,10 +27,11 @@ class GaussianScoreMatching(AbstractSolver):
     Reference:  Modi, Gower, Margossian, Yao, Blei and Saul (2023), algorithm 1.  [modi2023gsm]
     """
 
-    name, starts_from = "score-matching", "laplace"
-
-    def __init__(self, batch: int = BLOCK, max_iterations: int = 300):
-        self.batch, self.max_iterations = batch, max_iterations
+    batch: int = BLOCK
+    max_iterations: int = 300
+    name: ClassVar = "score-matching"
+    starts_from: ClassVar = Laplace
+    about: ClassVar = "A Gaussian whose slopes are matched to those of the posterior at each draw, and averaged."
 
     def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         q = dense_start(target, start, seed)

@@ -2,15 +2,21 @@
 
 import abc
 import dataclasses
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
+from ..errors import OptionError, check_count, explain
 from .budget import OutOfBudget
 from .gaussian import Gaussian, Mixture
 from .low_rank import DENSE
+from .method import AbstractMethod, single_vector
 from .target import Target
+
+if TYPE_CHECKING:
+    from ..methods.task import Task
 
 
 @dataclasses.dataclass
@@ -37,11 +43,31 @@ class Solution:
     findings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-class AbstractSolver(abc.ABC):
-    """A method that ends by itself. `name` is what `fit(method=...)` calls it."""
+class AbstractSolver(AbstractMethod):
+    """A method on one latent vector of real numbers that ends by itself: a rung of the ladder, or all there is.
 
-    name: str
-    starts_from: str | None = None  # the rung it climbs from when none is given
+    starts_from: the solver it climbs from when no solution is given.   Fields: counts, positive numbers and switches.
+    Example:     a solver of one's own in `docs/methods.md`.
+    """
+
+    starts_from: ClassVar["type[AbstractSolver] | None"] = None
+    takes: ClassVar = frozenset({"n_draws", "accuracy"})
+    why_not: ClassVar = "these belong to stochastic gradients"
+
+    def __post_init__(self) -> None:
+        for name, value in self.options().items():
+            if isinstance(value, float):
+                if not 0 < value < math.inf:
+                    asked, because = f"`{type(self).__name__}({name}={value!r})`", "it is a size"
+                    raise OptionError(explain(asked, "it is no positive number", because, f"{name}=0.5, say"))
+            elif value is not None and not isinstance(value, bool | np.ndarray):
+                check_count(name, value, type(self).__name__)
+
+    def problems(self, task: "Task"):
+        return single_vector(task)
+
+    def run(self, task: "Task") -> Any:
+        return task.solved(self)
 
     def solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         """From the solution of the rung below (None: from nothing). Broken off where the budget is overdrawn: then that

@@ -24,10 +24,9 @@ def parts(axis: str | None = None) -> dict[str, list[dict[str, Any]]]:
 
 def _methods() -> list[dict[str, Any]]:
     """What `fit(method=...)` takes; they have no facts to compare."""
-    from ..fit.auto import method_names
-    from ..report.methods import sentence
+    from ..methods.lookup import sentences
 
-    return [{"name": name, "about": sentence(name), "facts": [], "needs": []} for name in method_names()]
+    return [{"name": name, "about": about, "facts": [], "needs": []} for name, about in sentences().items()]
 
 
 def _row(name: str, cls: type) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """Options of the command line, as objects: `LowRank(rank=3)`, `adam:1e-3`."""
 
 import ast
+import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import OptionError, explain
@@ -9,17 +12,21 @@ OPTIMIZERS = (
     "adam", "adamw", "sgd", "rmsprop", "adagrad", "adabelief", "adamax", "lamb", "lion", "nadam", "radam", "yogi",
 )  # fmt: skip
 
+NONE: Mapping[str, type] = MappingProxyType({})
 
-def part(axis: str, text: str | None) -> Any:
-    """A part by its name, with literal arguments if any: `full-rank`, `Renyi(alpha=0.5)`. None and
-    gradient "auto" stay as they are."""
+
+def part(axis: str, text: str | None, own: Mapping[str, type] = NONE) -> Any:
+    """A part by its name, with literal arguments if any: `full-rank`, `Renyi(alpha=0.5)`. None and gradient "auto" stay as
+    they are. own: further classes, of the model's file."""
     from .. import families, gradients, objectives
-    from ..fit.defaults import exported, named
+    from ..fit.defaults import BASES, exported, named
     from ..gradients import plans
 
     if text is None or (axis == "gradient" and text.lower() == "auto"):
         return text
     choices = exported({"family": families, "objective": objectives, "gradient": gradients, "plan": plans}[axis])
+    base = BASES[axis]
+    choices |= {n: c for n, c in own.items() if issubclass(c, base) and c is not base}
     choices = {n: c for n, c in choices.items() if not n.startswith("Abstract")}
     name, bracket, _ = text.partition("(")
     if not bracket:
@@ -33,24 +40,32 @@ def part(axis: str, text: str | None) -> Any:
         raise OptionError(explain(asked, str(error), because, f"see `jensen list {axis}`")) from error
 
 
-def method(text: str | None) -> Any:
-    """A method by its name, or with options as an object of `jensen.methods`: `VCD(n_steps=4)`."""
-    if text is None or "(" not in text:
-        return text
-    from .. import methods
+def method(text: str | None, own: Mapping[str, type] = NONE) -> Any:
+    """A method by its name, with literal arguments if any: `VCD(n_steps=4)`; one of the model's file (`own`); or of a
+    module: `my_module:MyMethod(n=3)`."""
+    from ..methods.lookup import method_named
 
-    choices = {n: c for n, c in vars(methods).items() if isinstance(c, type) and issubclass(c, methods.AbstractMethod)}
-    choices = {n.lower(): c for n, c in choices.items() if not n.startswith("Abstract")}
-    name = text.partition("(")[0].strip().lower().replace("-", "").replace("_", "")
-    if name not in choices:
-        because, instead = "these take options", f"one of {[c.__name__ for c in choices.values()]}"
-        raise OptionError(explain(f"--method {text!r}", "there is no such method with options", because, instead))
+    if text is None:
+        return None
+    name, bracket, _ = text.partition("(")
+    where, colon, name = name.strip().rpartition(":")
+    arguments = _arguments("method", text[len(where) + len(colon) :]) if bracket else {}
+    found = _of_module(where, name) if colon else own.get(name, name)
+    return method_named(found, **arguments)
+
+
+def of_module(text: str | None) -> bool:
+    """Is this the name of a method in a module: code that the text chooses?"""
+    return text is not None and ":" in text.partition("(")[0]
+
+
+def _of_module(where: str, name: str) -> Any:
     try:
-        return choices[name](**_arguments("method", text))
-    except TypeError as error:
-        raise OptionError(
-            explain(f"--method {text!r}", str(error), "the arguments go to the class", "VCD(n_steps=4)")
-        ) from error
+        return getattr(importlib.import_module(where), name)
+    except (ImportError, AttributeError) as error:
+        asked, because = f"--method {where}:{name}", "the name after the colon is looked up in the module before it"
+        instead = "a module that can be imported; or a class in the model's file, by its name alone"
+        raise OptionError(explain(asked, str(error), because, instead)) from error
 
 
 def _arguments(axis: str, text: str) -> dict[str, Any]:

@@ -85,7 +85,12 @@ def fit(
     objective: Annotated[str | None, typer.Option(help="Which bound, e.g. IWAE or 'Renyi(alpha=0.5)'.")] = None,
     gradient: Annotated[str | None, typer.Option(help="Which gradient estimator, e.g. leave-one-out.")] = None,
     plan: Annotated[str | None, typer.Option(help="How draws are made, e.g. antithetic.")] = None,
-    method: Annotated[str | None, typer.Option(help="One of `jensen list method`, or 'VCD(n_steps=4)'.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="One of `jensen list method`, with options: 'VCD(n_steps=4)'; or a class of MODEL.py, or my_module:MyMethod."
+        ),
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="seconds:30, evaluations:20000, or both with a comma.")] = None,
     accuracy: Annotated[float | None, typer.Option(help="Monte Carlo error of a mean, in sd, to be reached.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="Adam's step size, or name:step size (adam:1e-3).")] = None,
@@ -98,7 +103,7 @@ def fit(
     early_stop: Annotated[bool | None, typer.Option("--early-stop/--no-early-stop", help="End when settled.")] = None,
     average: Annotated[bool | None, typer.Option("--average/--no-average", help="Average the last iterates.")] = None,
     donate: Annotated[bool, typer.Option("--donate", help="Half the memory for the optimiser's state.")] = False,
-    n_draws: Annotated[int, typer.Option(help="Draws the verdict is made from.")] = 4096,
+    n_draws: Annotated[int | None, typer.Option(help="Draws the verdict is made from (4,096).")] = None,
     x64: Annotated[bool, typer.Option("--x64", help="Double precision.")] = False,
     progress: Progress = None,
     strict: Strict = False,

@@ -101,6 +101,7 @@ def read(folder: Path) -> dict[str, Any]:
 def trusted(folder: Path, run: dict[str, Any]) -> str:
     """What will be run of a folder's model, in words, before it is. Raises: CheckpointError for a Python file that is
     not the one the run was begun with."""
+    from .choices import of_module
     from .target import split
 
     path, _ = split(run["model"])
@@ -115,6 +116,10 @@ def trusted(folder: Path, run: dict[str, Any]) -> str:
         raise refuse("there is no such file")
     if run.get("model_sha256") != _sha256(path):
         raise refuse("it is not the file that the run was begun with, or has changed since")
+    if of_module(run["options"].get("method")):
+        asked, because = f"the method {run['options']['method']}", "it is code, and the folder chose it"
+        instead = f"the class in {path}, by its name alone; or `jensen fit` into another folder"
+        raise CheckpointError(explain(asked, "it is not in the model's file", because, instead))
     return f"running {path}, the model that {folder / FILE} names"
 
 
@@ -129,14 +134,14 @@ def execute(
 
     from .choices import method, optimizer, part
     from .feed import data_for
-    from .target import load_target
+    from .target import classes_in, load_target
 
-    options = dict(run["options"])
-    parts = {axis: part(axis, options.pop(axis, None)) for axis in AXES}
+    options, target = dict(run["options"]), load_target(run["model"])
+    own = classes_in(run["model"])
+    parts = {axis: part(axis, options.pop(axis, None), own) for axis in AXES}
     made = optimizer(options.pop("optimizer", None))
     if options.get("method") is not None:
-        options["method"] = method(options["method"])
-    target = load_target(run["model"])
+        options["method"] = method(options["method"], own)
     data = data_for(target, _data(run))
     if out is not None:
         claim(out, run, ("model_sha256", *freely))
@@ -151,26 +156,16 @@ def execute(
 
 
 def _by_steps(model: Any, data: Any, given: dict[str, Any]) -> bool:
-    """Will `fit` take stochastic gradients, or EM, or train a machine? To ask for a checkpoint would make others take them."""
-    from ..facts import Fact
-    from ..fit.auto import BY_STEPS, check_method, obstacle
-    from ..fit.dispatch import OWN
-    from ..fit.minibatch import MappedArray
-    from ..fit.rows import as_rows
-    from ..models.coerce import as_model
+    """Will `fit` take a method that goes step by step? To ask for a checkpoint would make others refuse."""
+    from ..algorithms.budget import Budget
+    from ..fit.choose import choose
+    from ..methods.task import Task
 
-    if isinstance(model, OWN):
-        return True
-    if given.get("method") is not None:
-        return check_method(given["method"]) in BY_STEPS
-    defaults = {name: given.get(name) for name in ("seed", "n_draws", "budget", "accuracy")}
-    defaults |= {"n_restarts": 1, "donate": False}
-    if any(v is not None and v != defaults.get(k) for k, v in given.items()):
-        return True
-    model, rows = as_model(model, data)
-    rows = as_rows(rows, divisible=Fact.MINIBATCH in model.facts)
-    batched = isinstance(rows, MappedArray) or getattr(model, "batch_size", None) is not None
-    return obstacle(model, rows, 1 if batched else None) is not None
+    shared = ("method", "seed", "budget")
+    usual = {"n_restarts": 1, "donate": False}
+    options = {n: v for n, v in given.items() if n not in shared and v is not None and v != usual.get(n)}
+    task = Task(model, data, given.get("seed", 0), Budget(), False, options, again=lambda *_: None)
+    return choose(task, given.get("method")).by_steps
 
 
 def load_for_show(folder: Path) -> Any:

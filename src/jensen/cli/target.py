@@ -32,22 +32,32 @@ def load_target(text: str) -> Target:
     Raises:  ModelError if the file or name is missing, the file fails, or nothing says which of several is meant.
     """
     path, name = split(text)
-    module = _import(path)
+    module = import_file(path)
     found = _by_name(module, path, name) if name else _only(module, path)
     return _resolve(found, f"{path}:{name or getattr(found, '__name__', type(found).__name__)}")
+
+
+def classes_in(text: str) -> dict[str, type]:
+    """The classes that the model's file defines or imports, which `load_target` has run."""
+    module = sys.modules[_module_name(split(text)[0])]
+    return {name: value for name, value in _public(module).items() if isinstance(value, type)}
+
+
+def _module_name(path: Path) -> str:
+    return f"_jensen_model_{path.stem}"
 
 
 def _refuse(asked: str, wrong: str, because: str, instead: str) -> ModelError:
     return ModelError(explain(asked, wrong, because, instead))
 
 
-def _import(path: Path) -> ModuleType:
+def import_file(path: Path) -> ModuleType:
     asked = f"the model `{path}`"
     if not path.is_file():
         raise _refuse(asked, "there is no such file", "the model is read from it", "jensen fit path/to/model.py:name")
     if path.suffix != ".py":
         raise _refuse(asked, "it is not a Python file", "a model is Python code", "a file that ends in .py")
-    name = f"_jensen_model_{path.stem}"
+    name = _module_name(path)
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)  # as `python model.py` has it, for modules beside the model
@@ -68,10 +78,7 @@ def _import(path: Path) -> ModuleType:
 
 def is_model(value: Any) -> bool:
     """A jensen model, of those with a q or of those fitted in a way of their own."""
-    from ..fit.dispatch import OWN
-    from ..models.base import AbstractModel
-
-    return isinstance(value, (AbstractModel, *OWN))
+    return not isinstance(value, type) and getattr(type(value), "default_method", None) is not None
 
 
 def _public(module: ModuleType) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`method="auto"` and the solvers by name: from a model to a `Fit`, in double precision."""
+"""The ladder and its solvers: from a model to a `Fit`, in double precision."""
 
 import contextlib
 import copy
@@ -17,19 +17,18 @@ from ..algorithms.budget import Budget
 from ..algorithms.gaussian import Gaussian
 from ..algorithms.importance import evaluated, n_weighed, proposal_of
 from ..algorithms.laplace import starts
+from ..algorithms.solver import AbstractSolver
 from ..algorithms.target import Target
 from ..diagnostics.evidence import bridge
 from ..diagnostics.verdict import noted, too_few
-from ..errors import IncompatibleComposition, ModelError, OptionError, explain
+from ..errors import ModelError, explain
 from ..families.draws import Draws
 from ..families.full_rank import FullRank
 from ..families.mean_field import MeanField
-from ..methods import AbstractMethod
 from ..models.base import AbstractModel
 from ..tree import Layout, split_trainable
 from . import defaults
 from .attempt import Attempt
-from .iterated import ITERATED
 from .ladder import Ladder
 from .nowhere import at_fault, unreachable
 from .pictures import coordinates as pictured
@@ -39,14 +38,6 @@ from .rungs import Step
 from .view import other_view
 
 KEPT = 0.5  # of what is left of the budget: for the draws that are kept of a q that is the answer itself
-BY_STEPS = ("gradient", "flow", *ITERATED)  # iterated by the compiled loop, checkpoints and all
-
-
-def method_names() -> list[str]:
-    """All names that `fit(method=...)` takes."""
-    from .methods import SOLVERS
-
-    return ["auto", *BY_STEPS, *SOLVERS]
 
 
 def obstacle(model: AbstractModel, rows: Any, batch_size: int | None) -> str | None:
@@ -64,28 +55,23 @@ def obstacle(model: AbstractModel, rows: Any, batch_size: int | None) -> str | N
     return None
 
 
-def refuse_method(method: str, why: str) -> IncompatibleComposition:
-    because = "this method works on one latent vector of real numbers, with all the data at hand"
-    return IncompatibleComposition(explain(f"fit(method={method!r})", why, because, 'method="gradient"'))
-
-
 def solve(
     model: AbstractModel,
     rows: Any,
-    method: str,
+    solver: AbstractSolver | None,
     seed: int,
     budget: Budget,
     n_draws: int,
     progress,
     accuracy: float | None = None,
 ) -> Fit:
-    """Runs the ladder, or one solver, and packs what came out, in double precision, in which the data are read too."""
+    """Runs one solver, or the ladder, and packs what came out, in double precision, in which the data are read too."""
     began = time.perf_counter()
     with jax.enable_x64(True), np.errstate(all="ignore"), one_blas_thread():
         target = Target(model, rows, budget, accuracy)
         ladder = Ladder(target, seed, n_draws, steps_shown(progress), lambda: other_view(target))
         try:
-            step = ladder.climb() if method == "auto" else ladder.single(_solver(method), method)
+            step = ladder.climb() if solver is None else ladder.single(solver)
         except KeyboardInterrupt:
             if not ladder.steps:
                 raise
@@ -93,7 +79,7 @@ def solve(
             step.solution.why = "interrupted"
         if step is None:
             raise ModelError(_nowhere(target, seed))
-        fit = _packed(target, ladder, step, seed, n_draws, time.perf_counter() - began, method)
+        fit = _packed(target, ladder, step, seed, n_draws, time.perf_counter() - began)
     return _with_more(fit, ladder, step, n_draws)
 
 
@@ -115,7 +101,7 @@ def _go_on(ladder: Ladder, n_draws: int, fit: Fit, budget: Budget, progress: boo
         ladder.shown = steps_shown(progress)
         step = ladder.onward()
         seconds = fit.seconds + time.perf_counter() - began
-        more = _packed(target, ladder, step, ladder.seed, n_draws, seconds, fit.options["asked"])
+        more = _packed(target, ladder, step, ladder.seed, n_draws, seconds)
     more.trail = [*fit.trail, *more.trail[1:]]
     more.options["evaluations"] += fit.options["evaluations"]
     more.seed, more.refit = fit.seed, fit.refit
@@ -164,24 +150,6 @@ def one_blas_thread() -> Iterator[None]:
         _Blas.leave()
 
 
-def _solver(method: str) -> Any:
-    from .methods import SOLVERS
-
-    return SOLVERS[method]()
-
-
-def check_method(method: Any) -> str:
-    """The method's name as it is known. Raises: OptionError."""
-    if isinstance(method, AbstractMethod):
-        return method.name
-    if isinstance(method, str):
-        name = method.lower().replace("_", "-")
-        if name in method_names():
-            return name
-    instead = f"one of {method_names()}, or an object of jensen.methods"
-    raise OptionError(explain(f"method={method!r}", "there is no such method", "it is looked up by name", instead))
-
-
 def _nowhere(target: Target, seed: int) -> str:
     if target.budget.overdrawn:
         wrong = f"no point with a finite log density was seen in {target.evaluations} evaluations"
@@ -193,7 +161,7 @@ def _nowhere(target: Target, seed: int) -> str:
     return unreachable(values, gradients, values[0], at_fault=at_fault(target.model))
 
 
-def _packed(target: Target, ladder: Ladder, step: Step, seed, n_draws, seconds, method) -> Fit:
+def _packed(target: Target, ladder: Ladder, step: Step, seed, n_draws, seconds) -> Fit:
     s = step.solution
     if ladder.support is None:  # walls have a picture of their own
         step.diagnosis.details.update(pictured(step.view, step.own, s, target.names))
@@ -215,7 +183,7 @@ def _packed(target: Target, ladder: Ladder, step: Step, seed, n_draws, seconds, 
     return Fit(
         family=family, model=target.model, rows=target.batch.rows, diagnosis=diagnosis, history=history,
         why=s.why, seconds=seconds, step_size=None, seed=seed, draws=unravel_many(target.layout, u), log_p=log_p, log_q=log_q,
-        options=_options(family, step, target, method, seed), trail=[_attempt(x) for x in ladder.steps],
+        options=_options(family, step, target, ladder), trail=[_attempt(x) for x in ladder.steps],
         corrected=s.corrected, proposal=s.q if s.log_q is None else None, double=True,
         proposals=(step.home.log_p, step.home.log_q), marginals=step.marginals,
     )  # fmt: skip
@@ -252,10 +220,10 @@ def _family(s: Any, layout: Layout, u: np.ndarray) -> Any:
     return eqx.tree_at(lambda f: (f.loc, f.log_scale, f.lower), FullRank(shape), parts)
 
 
-def _options(family, step: Step, target: Target, method: str, seed: int) -> dict[str, Any]:
+def _options(family: Any, step: Step, target: Target, ladder: Ladder) -> dict[str, Any]:
     return {
-        "model": type(target.model).__name__, "family": type(family).__name__, "method": step.name, "asked": method,
-        "evaluations": target.budget.used, "budget": str(target.budget), "seed": seed, "precision": "float64",
+        "model": type(target.model).__name__, "family": type(family).__name__, "method": step.name, **ladder.said,
+        "evaluations": target.budget.used, "budget": str(target.budget), "seed": ladder.seed, "precision": "float64",
     }  # fmt: skip
 
 

@@ -17,12 +17,13 @@ from ..judge import Composition, refusals
 from ..models.base import AbstractModel
 from ..objectives.base import AbstractObjective
 from ..tree import length
+from .minibatch import MappedArray, n_rows
 
 FULL_RANK_LIMIT = 300  # latents above which a full covariance gives way to a low-rank one
 ENUMERABLE_STATES = 256
 
 
-_BASES = {
+BASES = {
     "family": AbstractFamily, "objective": AbstractObjective, "gradient": AbstractEstimator, "plan": AbstractPlan,
 }  # fmt: skip
 
@@ -35,7 +36,7 @@ def named(kind: str, value: Any, choices: dict[str, Any]) -> Any:
         part = next((c for name, c in choices.items() if name.lower() == key), None)
     elif value is None or isinstance(value, eqx.Module):
         return value
-    elif not (isinstance(value, type) and issubclass(value, _BASES.get(kind, eqx.Module))):
+    elif not (isinstance(value, type) and issubclass(value, BASES.get(kind, eqx.Module))):
         part = None
     if part is not None:
         try:
@@ -47,7 +48,7 @@ def named(kind: str, value: Any, choices: dict[str, Any]) -> Any:
         explain(
             f"{kind}={value!r}",
             "there is no such part",
-            "names are looked up among the exported classes",
+            "names are looked up among the exported classes; one of your own goes as an object or a class",
             f"one of {sorted(choices)}",
         )
     )
@@ -168,3 +169,22 @@ def default_n_samples(model: AbstractModel, gradient: AbstractEstimator, objecti
         return max(least, 16)
     wanted = 1 if model.plated else 8
     return max(least, wanted)
+
+
+def batch_size_for(model: AbstractModel, rows: Any, asked: int | None) -> int | None:
+    """Rows a step; None: all. A model with minibatches of its own says how many."""
+    if rows is None:
+        if asked is not None:
+            because = "rows are drawn from data with a leading axis"
+            instead = "numpyro.plate(..., subsample_size=...) in the model, or fit(model, data)"
+            raise OptionError(explain(f"batch_size={asked}", "there are no rows to divide", because, instead))
+        return None
+    n = n_rows(rows)
+    own = getattr(model, "batch_size", None)
+    if own is not None:
+        return own if asked is None else min(asked, n)
+    if asked is not None:
+        return None if asked >= n and not isinstance(rows, MappedArray) else min(asked, n)
+    if isinstance(rows, MappedArray) or (model.plated and n > 500):
+        return min(100, n)
+    return None

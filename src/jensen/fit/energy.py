@@ -38,11 +38,6 @@ from .progress import progress_bar
 from .rows import as_rows
 
 EPOCHS, BATCH, RATE, RATE_REAL = 20, 100, 0.05, 1e-3
-METHODS: dict[str, dict[str, Any]] = {
-    "cd": {"persistent": False},
-    "pcd": {},
-    "parallel-tempering": {"n_temperatures": 10},
-}
 SHORT: dict[str, Any] = {"n_chains": 64, "temperatures": 1000}  # the annealing runs of a verdict
 JUDGED = 1000  # rows
 BLOCK = 1000  # rows at once
@@ -251,7 +246,8 @@ def fit_energy(
     n = len(rows)
     batch_size = min(batch_size or BATCH, n)
     n_steps = n_steps or EPOCHS * steps_per_epoch(n, batch_size)
-    algorithm = _named(method, machine).bind(machine, _optimiser(optimizer, machine, n_steps))
+    chosen = _named(method)
+    algorithm = chosen.bind(machine, _optimiser(optimizer, machine, n_steps))
     runner = Runner(
         algorithm, for_loop(data, rows), first_batch(rows, batch_size), Plan(batch_size=batch_size, ahead=False)
     )
@@ -288,9 +284,8 @@ def fit_energy(
     params, _, (last, *_) = state
     if algorithm.persistent:  # those at beta = 1
         last = tuple(np.asarray(a)[-(len(a) // algorithm.n_temperatures) :] for a in last)
-    name = method if isinstance(method, str) else type(algorithm).__name__ if method else "pcd"
     options = {
-        "method": name,
+        "method": chosen.label,
         "n_steps": n_steps,
         "batch_size": batch_size,
         "budget": str(limit) if stopped else None,
@@ -335,15 +330,15 @@ def check_rows(machine: AbstractBoltzmann, rows: Any) -> None:
     machine.units[0].check(np.asarray(rows), asked)
 
 
-def _named(method: Any, machine: AbstractBoltzmann) -> ContrastiveDivergence:
+def _named(method: Any) -> ContrastiveDivergence:
     if isinstance(method, ContrastiveDivergence):
         return method
-    name = "pcd" if method is None else str(method).lower().replace("_", "-")
-    if name not in METHODS:
+    found = ContrastiveDivergence.called("pcd" if method is None else str(method))
+    if not isinstance(found, ContrastiveDivergence):
+        instead = f"one of {sorted(ContrastiveDivergence.variants)}, or ContrastiveDivergence(...)"
         because = "a Boltzmann machine is learned from Gibbs chains"
-        instead = f"one of {sorted(METHODS)}, or ContrastiveDivergence(...)"
         raise OptionError(explain(f"method={method!r}", "there is no such method here", because, instead))
-    return ContrastiveDivergence(**METHODS[name], centred=isinstance(machine, DBM))
+    return found
 
 
 def _optimiser(optimizer: Any, machine: AbstractBoltzmann, n_steps: int) -> Optimiser:

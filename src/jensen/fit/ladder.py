@@ -19,7 +19,7 @@ from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import BLOCK, Target
 from ..diagnostics.witness import Testimony
 from ..samplers.bridged import BridgedModes
-from ..samplers.chains import Chains, gaussian_of
+from ..samplers.chains import HMC, gaussian_of
 from ..samplers.conditional import ConditionalGaussian
 from ..samplers.nested import NestedLaplace
 from ..samplers.nuts import NUTS
@@ -63,8 +63,9 @@ class Ladder(Rungs):
             self._unless_spent(self._last)
         return self.best()
 
-    def single(self, solver: AbstractSolver, name: str) -> Step | None:
+    def single(self, solver: AbstractSolver) -> Step | None:
         """One solver (from the rungs it needs), judged like a rung; None where no start has a finite density."""
+        self.said = {"asked": solver.label} | ({"method_options": solver.chosen} if solver.chosen else {})
         began, used = self._now()
         solution = self._from_below(self.target, solver)
         if solution.q is None:
@@ -75,7 +76,7 @@ class Ladder(Rungs):
         if self.improper is None and _has_covariance(solution.q):
             self._look(view, solution, weighed)
         testimony = self._witness(view, solution, weighed) if self.improper is None else None
-        return self._add(view, name, solution, weighed, began, used, testimony)
+        return self._add(view, solver.label, solution, weighed, began, used, testimony)
 
     def onward(self) -> Step:
         """The reference sampler, from the best step so far, whatever it was; and the best of all. The search for modes is
@@ -220,7 +221,7 @@ class Ladder(Rungs):
         return self._weighed_step(view, again, step.weighed, began, used)[0]
 
     def _chains(self, view: View, base: Step) -> Step | None:
-        return self._run(view, "hmc", Chains(), base)
+        return self._run(view, "hmc", HMC(), base)
 
     def _conditional(self, view: View, base: Step) -> Step | None:
         if view.target.dim > DENSE:
@@ -232,7 +233,7 @@ class Ladder(Rungs):
     def _conditional_chains(self, view: View, base: Step) -> Step | None:
         if not base.name.endswith("conditional-gaussian") or base.weighed.khat > 1.0:  # a map that does not fit
             return None
-        return self._run(view, "conditional-gaussian + hmc", Chains(most=120), base)
+        return self._run(view, "conditional-gaussian + hmc", HMC(most=120), base)
 
     def _last(self) -> None:
         """The reference sampler, from the best step so far: it goes on until it is right, or its patience is at an end."""

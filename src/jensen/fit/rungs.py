@@ -36,7 +36,6 @@ from ..diagnostics.witness import Testimony, call_witness, least, spared
 from ..samplers.chains import gaussian_like, gaussian_of, reported_chains, unvisited_tails
 from ..samplers.tilted import settle
 from ..samplers.walls import Support
-from .methods import SOLVERS
 from .progress import Untold
 from .view import View
 
@@ -97,6 +96,7 @@ class Rungs:
         self.improper: str | None = None
         self.support: Support | None = None  # where the density ends, if it does
         self.cut = False  # did the budget end the last method, or its checks?
+        self.said: dict[str, Any] = {"asked": "auto"}  # of the method that was asked for, in the fit's options
 
     def best(self) -> Step:
         ranked = [(RANK[s.diagnosis.verdict], -s.diagnosis.details["faults"], i) for i, s in enumerate(self.steps)]
@@ -138,7 +138,7 @@ class Rungs:
         """As `_solved`, with what it starts from as a result of its own if the budget has an end."""
         start = None
         if target.budget.finite and solver.starts_from is not None and target.dim <= DENSE:
-            start = self._from_below(target, SOLVERS[solver.starts_from]())
+            start = self._from_below(target, solver.starts_from())
             if self.cut or start.q is None:
                 return start
         return self._solved(target, solver, start)

@@ -3,7 +3,7 @@
 import abc
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -31,8 +31,10 @@ class AbstractModel(eqx.Module):
     plated:  True where every row has its own latent and the rows are independent given the parameters (amortised
              work); False where one latent explains all rows.
     latents: tree of `ShapeDtypeStruct`: one latent, in unconstrained coordinates.
+    default_method: what `fit` takes where no method is chosen.
     """
 
+    default_method: ClassVar[str] = "auto"
     facts: AbstractVar[frozenset]
     plated: AbstractVar[bool]
 

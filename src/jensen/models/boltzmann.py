@@ -7,7 +7,7 @@ ones, and the other way round. The two halves are what everything here is writte
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -39,6 +39,7 @@ class AbstractBoltzmann(eqx.Module):
     gains:   (up, down), by which input from below and above is multiplied: (1, 1) but in greedy pre-training.
     """
 
+    default_method: ClassVar[str] = "pcd"
     units: AbstractVar[tuple[AbstractUnits, ...]]
     weights: AbstractVar[tuple[Float[Array, "a b"], ...]]
     biases: AbstractVar[tuple[Float[Array, " a"], ...]]

@@ -1,7 +1,7 @@
 """What EM needs of a model: a start, an E-step whose statistics add over rows, and an M-step."""
 
 import abc
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -46,6 +46,8 @@ class AbstractEM(eqx.Module):
     missing entries are NaN. Nothing here loops over chunks, starts or iterations: that is the driver's.
     Reference:  Dempster, Laird and Rubin (1977); Neal and Hinton (1998) for F.  [dempster1977em; neal1998view]
     """
+
+    default_method: ClassVar[str] = "em"
 
     @property
     @abc.abstractmethod

@@ -32,7 +32,7 @@ OPTIONS = {
     "model": "Model", "family": "Family of q", "objective": "Objective", "gradient": "Gradient estimator",
     "plan": "Sampling plan", "n_samples": "Draws a step", "n_steps": "Steps allowed", "batch_size": "Rows a step",
     "n_restarts": "Restarts", "seed": "Seed", "averaged": "Last iterates averaged",
-    "steps": "Steps taken by", "method": "Method taken", "asked": "Method asked for",
+    "steps": "Steps taken by", "method": "Method taken", "method_options": "Options of the method", "asked": "Method asked for",
     "evaluations": "Evaluations of the log density",
     "budget": "Budget", "precision": "Precision", "plated": "A latent for each row", "local": "Latents of rows in q",
 }  # fmt: skip

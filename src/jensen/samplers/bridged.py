@@ -2,17 +2,18 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
 from ..algorithms.gaussian import Gaussian, Mixture, StudentT, defensive, safe_cholesky
 from ..algorithms.importance import evaluated, n_weighed
+from ..algorithms.mixture import ModeMixture, gaussians
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
 from ..diagnostics.evidence import bridge
-from .chains import Chains, enough
+from .chains import HMC, enough
 
 N_CHAINS = 32
 MOST_CELLS = 16
@@ -35,6 +36,7 @@ class Cell:
     checks: dict[str, Any]
 
 
+@dataclasses.dataclass
 class BridgedModes(AbstractSolver):
     """Hamiltonian chains in each mode of a mixture; the masses of the modes by bridge sampling.
 
@@ -47,14 +49,15 @@ class BridgedModes(AbstractSolver):
     Reference:  Meng and Wong (1996); Gronau et al. (2017) for the bridge.  [meng1996bridge, gronau2017bridge]
     """
 
-    name, starts_from = "bridged-modes", "mixture"
-
-    def __init__(self, n_chains: int = N_CHAINS):
-        self.n_chains = n_chains
+    n_chains: int = N_CHAINS
+    name: ClassVar = "bridged-modes"
+    starts_from: ClassVar = ModeMixture
+    about: ClassVar = (
+        "Chains of Hamiltonian Monte Carlo in each mode by itself; how much each mode holds by bridge sampling, "
+        "since no chain moves between them."
+    )
 
     def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
-        from ..algorithms.mixture import gaussians
-
         start = start or gaussians(target, seed)
         q = start.q
         if not isinstance(q, Mixture):
@@ -75,7 +78,7 @@ class BridgedModes(AbstractSolver):
 
     def _cell(self, target: Target, gaussian: Gaussian, cut: Mixture, k: int, seed: int) -> Cell | None:
         """None where the chains did not stay."""
-        found = Chains(n_chains=self.n_chains).solve(target, Solution(gaussian), seed + k)
+        found = HMC(n_chains=self.n_chains).solve(target, Solution(gaussian), seed + k)
         if found.draws is None or found.log_p is None:
             return None
         inside = cell_of(cut, found.draws) == k

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.random as jr
 import numpy as np
@@ -15,6 +15,7 @@ from ..algorithms.heavy_tails import HeavyTails
 from ..algorithms.importance import n_proposals, n_weighed, proposal_of, weigh
 from ..algorithms.laplace import WIDE
 from ..algorithms.low_rank import DENSE, LowRankGaussian
+from ..algorithms.mixture import ModeMixture, gaussians
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import ACCURACY, OF_SD, Target
 from ..compiled import key_for
@@ -71,40 +72,38 @@ def leapfrogs(rng: np.random.Generator, step: float, n: int, longest: float, cap
     return np.clip(np.ceil(rng.uniform(0.3, 1.0, n) * longest / step), 1, cap).astype(int)
 
 
-class Chains(AbstractSolver):
+@dataclasses.dataclass
+class HMC(AbstractSolver):
     """Hamiltonian Monte Carlo: 64 chains at once from q's draws, with q's covariance as the metric.
 
     Definition: chains move in z, u = T(z), T whitening the posterior as q sees it, and re-learned from the pooled
                 chains in the warm-up; jittered trajectories of fixed length. Runs until the standard errors (between
                 chains) and R-hat suffice, or the iterations or the budget are spent.
+    Arguments:  n_chains: None: 64, fewer where the density is dear.   least, most: segments of 16 iterations.
+                accept: acceptance to which the step size is adapted.   trajectory: its length, in sd.   cap: leapfrog steps.
     Cost:       about 10 gradients an iteration and a chain.
     Reference:  Neal (2011); Hoffman and Sountsov (2022); BlackJAX.  [neal2011hmc]
     """
 
-    starts_from = "mixture"
-
-    def __init__(
-        self,
-        kind: str = "hmc",
-        n_chains: int | None = None,
-        least: int = 6,
-        most: int = 60,
-        accept: float = ACCEPT,
-        trajectory: float = TRAJECTORY,
-        cap: int = MAX_LEAPFROG,
-    ):
-        self.name, self.least, self.most = kind, least, most  # least, most: in segments
-        self.chains = n_chains
-        self.accept, self.trajectory, self.cap = accept, trajectory, cap
+    n_chains: int | None = None
+    least: int = 6
+    most: int = 60
+    accept: float = ACCEPT
+    trajectory: float = TRAJECTORY
+    cap: int = MAX_LEAPFROG
+    name: ClassVar = "hmc"
+    starts_from: ClassVar = ModeMixture
+    about: ClassVar = (
+        "Hamiltonian Monte Carlo: 64 chains side by side, started from the fitted Gaussian, run until they agree."
+    )
 
     def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
-        from ..algorithms.mixture import gaussians
-
         start = start or gaussians(target, seed)
         if start.q is None:
             return start
-        self.n_chains = self.chains or (target.fewer(N_CHAINS, FEWEST_CHAINS) if target.dim <= MANY else N_CHAINS // 4)
-        base, u = self._start(target, start, seed)
+        usual = target.fewer(N_CHAINS, FEWEST_CHAINS) if target.dim <= MANY else N_CHAINS // 4
+        n_chains = self.n_chains or usual
+        base, u = self._start(target, start, n_chains, seed)
         if len(u) < 2:
             return dataclasses.replace(start, why="diverged")
         first = 0.5 * min(1.0, WIDE / target.dim) ** 0.25
@@ -116,20 +115,20 @@ class Chains(AbstractSolver):
             raise OutOfBudget
         return self.result(target, start, state, why, checks)
 
-    def _start(self, target: Target, start: Solution, seed: int) -> tuple[Any, np.ndarray]:
+    def _start(self, target: Target, start: Solution, n_chains: int, seed: int) -> tuple[Any, np.ndarray]:
         """Coordinates and positions: where earlier chains ended, else draws of q."""
         if start.corrected == "chains" and start.draws is not None and not isinstance(start.q, Warped):
             x = start.draws.reshape(*start.findings["shape"], target.dim)
-            u = x[-1][np.arange(self.n_chains) % x.shape[1]]
+            u = x[-1][np.arange(n_chains) % x.shape[1]]
             pooled = x[len(x) // 2 :].reshape(-1, target.dim)
             return pooled_gaussian(pooled, gaussian_of(start.q)), u
         base = start.q if isinstance(start.q, Warped) else gaussian_of(start.q)
-        return base, initial_points(target, start.q, self.n_chains, seed)
+        return base, initial_points(target, start.q, n_chains, seed)
 
     def segment(self, sampler: Sampler, state: State, rng: np.random.Generator) -> Segment:
         n = leapfrogs(rng, state.step, SEGMENT, self.trajectory, self.cap) if self.name == "hmc" else np.ones(SEGMENT)
         state.key, key = jr.split(state.key)
-        scale = np.where(rng.random(self.n_chains) < NARROW, 10.0 ** rng.uniform(-1.5, 0, self.n_chains), 1.0)
+        scale = np.where(rng.random(len(state.z)) < NARROW, 10.0 ** rng.uniform(-1.5, 0, len(state.z)), 1.0)
         out = sampler.run(state.transport, state.z, key, state.step * scale, n, whole=False)
         state.z = out.z[-1]
         state.iteration += len(out.z)
@@ -160,7 +159,7 @@ class Chains(AbstractSolver):
         checks: dict[str, Any] = {}
         kept = KEPT if sampler.target.dim <= MANY else KEPT // 2
         most = math.ceil(self.most * max(1.0, ACCURACY / sampler.target.accuracy) ** 2)  # where more is asked for
-        stride = math.ceil(most * SEGMENT * self.n_chains * sampler.target.dim / kept)
+        stride = math.ceil(most * SEGMENT * len(state.z) * sampler.target.dim / kept)
         last, looked = most, self.least
         slack = 1.0 if stride == 1 else 2.0  # few draws can be kept: no more can be asked
         for i in range(most):
@@ -359,3 +358,11 @@ def longest_run(flags: np.ndarray) -> int:
         run = np.where(row, run + 1, 0)
         best = max(best, int(run.max()))
     return best
+
+
+@dataclasses.dataclass
+class MALA(HMC):
+    """The Metropolis-adjusted Langevin algorithm: `HMC` of a single leapfrog step.  Reference:  Roberts and Tweedie (1996)."""
+
+    name: ClassVar = "mala"
+    about: ClassVar = "Langevin chains side by side: short steps along the slope, run until they agree."

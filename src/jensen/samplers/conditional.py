@@ -1,18 +1,21 @@
 """The conditional-Gaussian rung: learn a warp from draws, draw from it with heavy tails, weigh, and learn again."""
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 
 from ..algorithms.importance import Weighted, corrected, n_weighed, proposal_of, weigh
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
+from .chains import HMC
 from .warp import learn, structure_of
 
 TAILS = 0.7  # power of the weights by which draws are kept for the next round: the tails are what must be learned
 SETTLED = 0.02  # nats by which the evidence may still change between rounds
 
 
+@dataclasses.dataclass
 class ConditionalGaussian(AbstractSolver):
     """q(u) = N(u_A) N(u_B | mu(u_A), exp(2 s(u_A))): adaptive importance sampling with a learned conditional Gaussian.
 
@@ -24,15 +27,16 @@ class ConditionalGaussian(AbstractSolver):
                 transport maps.  [cappe2008adaptive]
     """
 
-    name, starts_from = "conditional-gaussian", "hmc"
-
-    def __init__(self, n_rounds: int = 8):
-        self.n_rounds = n_rounds
+    n_rounds: int = 8
+    name: ClassVar = "conditional-gaussian"
+    starts_from: ClassVar = HMC
+    about: ClassVar = (
+        "A Gaussian in which mean and width of each parameter may depend on those before it, which follows "
+        "hierarchies. Its draws are resampled by how much the model prefers each."
+    )
 
     def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
-        from .chains import Chains
-
-        start = start or Chains().solve(target, None, seed)
+        start = start or HMC().solve(target, None, seed)
         if start.q is None or start.draws is None:
             return start
         draws, best, warped, evidence, structure = start.draws, None, None, np.inf, None

@@ -1,7 +1,7 @@
 """Nested Laplace: few hyperparameters by their marginal, all else Gaussian given them; and weights that say how well."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -9,6 +9,7 @@ from scipy.special import logsumexp
 
 from ..algorithms.gaussian import Gaussian, Mixture, StudentT, one_gaussian, safe_cholesky
 from ..algorithms.importance import Weighted, corrected, n_weighed, weigh, weighted
+from ..algorithms.natural_gradient import NaturalGradient
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
 
@@ -93,20 +94,24 @@ class Nested:
         return Mixture((self, out, heavy), np.array([0.75, 0.1, 0.15]))
 
 
+@dataclasses.dataclass
 class NestedLaplace(AbstractSolver):
     """p(u_A) by Laplace's method, u_B Gaussian given u_A, in coordinates in which that Gaussian is one and the same.
 
     Definition: log p(u_A) = log p(u_A, 0) there, up to a constant; adaptive importance sampling of it gives the kernels. Draws
                 of all coordinates are weighed, and the Gaussian of the rest is fitted anew to them.
-    Arguments:  rest: which coordinates are u_B.
+    Arguments:  b: which coordinates are u_B.
     Cost:       2,048 evaluations a round of four, 8,192 a round of at most three.
     Reference:  Rue, Martino and Chopin (2009); Tierney and Kadane (1986).  [rue2009approximate]
     """
 
-    name, starts_from = "nested-laplace", "natural-gradient"
-
-    def __init__(self, rest: Int[np.ndarray, " B"]):
-        self.b = rest
+    b: Int[np.ndarray, " B"]
+    name: ClassVar = "nested-laplace"
+    starts_from: ClassVar = NaturalGradient
+    about: ClassVar = (
+        "The few parameters that set scales are drawn by their own distribution, all others from the Gaussian that "
+        "they follow given those."
+    )
 
     def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         start: Any = start

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.random as jr
 import numpy as np
@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from ..algorithms.budget import OutOfBudget
 from ..algorithms.low_rank import LowRankGaussian
-from ..algorithms.mixture import gaussians
+from ..algorithms.mixture import ModeMixture, gaussians
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
 from ..compiled import key_for
@@ -83,6 +83,7 @@ class Walk:
         return np.stack([a[i * size : (i + 1) * size] for i in range(PIECES) for a in of], 1)
 
 
+@dataclasses.dataclass
 class NUTS(AbstractSolver):
     """The No-U-Turn sampler: 8 chains from the rung below, with a metric learned from draws and gradients.
 
@@ -99,10 +100,15 @@ class NUTS(AbstractSolver):
                 without recursion.  [hoffman2014nuts, betancourt2017conceptual]
     """
 
-    name, starts_from = "nuts", "mixture"
-
-    def __init__(self, n_chains: int = N_CHAINS, accept: float = ACCEPT, at_least: int = AT_LEAST):
-        self.n_chains, self.accept, self.at_least = n_chains, accept, at_least
+    n_chains: int = N_CHAINS
+    accept: float = ACCEPT
+    at_least: int = AT_LEAST
+    name: ClassVar = "nuts"
+    starts_from: ClassVar = ModeMixture
+    about: ClassVar = (
+        "The No-U-Turn sampler: chains side by side, each path as long as it pays, in coordinates learned from "
+        "draws and slopes, run until they agree."
+    )
 
     def may_take(self, target: Target) -> int:
         """The default patience."""

@@ -107,6 +107,7 @@ def settled(target: Target, u: np.ndarray, value: np.ndarray, rng: Any, rounds: 
     return ensemble
 
 
+@dataclasses.dataclass
 class Slices(AbstractSolver):
     """Chains that stay within the support of a density that ends at curved walls, and a mixture fitted to their draws.
 
@@ -116,10 +117,9 @@ class Slices(AbstractSolver):
     Cost:       about 800 evaluations a sweep of 128 chains.   Reference: Neal (2003).
     """
 
-    name = "slices"
-
-    def __init__(self, inside: Float[np.ndarray, "n D"], most: int | None = None, weigh_it: bool = False):
-        self.inside, self.most, self.weigh_it = inside, most, weigh_it
+    inside: Float[np.ndarray, "n D"]
+    most: int | None = None
+    weigh_it: bool = False
 
     def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
         rng = np.random.default_rng([seed, 33])

@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.random as jr
 import numpy as np
 from jaxtyping import Float
 
 from ..algorithms.gaussian import Gaussian, Mixture
+from ..algorithms.mixture import ModeMixture, gaussians
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import BLOCK, Target
 from ..compiled import key_for
@@ -50,6 +51,7 @@ class Swarm:
     memory: float = 0.0
 
 
+@dataclasses.dataclass
 class AnnealedSMC(AbstractSolver):
     """Annealed sequential Monte Carlo (SMC) from a wide mixture of Gaussians to the posterior, with evidence.
 
@@ -62,16 +64,16 @@ class AnnealedSMC(AbstractSolver):
                 Jacob (2021) for the moves.  [delmoral2006smc]
     """
 
-    name, starts_from = "smc", "mixture"
-
-    def __init__(self, n_particles: int = 1024, n_islands: int = ISLANDS, kept_ess: float = KEPT_ESS):
-        self.per_island = max(BLOCK, n_particles // n_islands // BLOCK * BLOCK)
-        self.n_islands = max(2, min(n_islands, n_particles // self.per_island))
-        self.kept_ess = kept_ess
+    n_particles: int = 1024
+    n_islands: int = ISLANDS
+    kept_ess: float = KEPT_ESS
+    name: ClassVar = "smc"
+    starts_from: ClassVar = ModeMixture
+    about: ClassVar = (
+        "Sequential Monte Carlo: particles moved from a wide start to the posterior through ever colder densities."
+    )
 
     def _solve(self, target: Target, start: Solution | None, seed: int) -> Solution:
-        from ..algorithms.mixture import gaussians
-
         needs_derivatives(target, self.name)
         start = start or gaussians(target, seed)
         if start.q is None:
@@ -97,15 +99,15 @@ class AnnealedSMC(AbstractSolver):
         return dataclasses.replace(finished(target, start, swarm, kept, rng), why=why)
 
     def begun(self, target: Target, base: Mixture, rng: np.random.Generator) -> Swarm:
-        shape = self.n_islands, self.per_island
-        u = np.concatenate([base.sample(rng, self.per_island) for _ in range(self.n_islands)])
+        per_island = max(BLOCK, self.n_particles // self.n_islands // BLOCK * BLOCK)
+        islands = max(2, min(self.n_islands, self.n_particles // per_island))
+        shape = islands, per_island
+        u = np.concatenate([base.sample(rng, per_island) for _ in range(islands)])
         energy = (target.value(u) - base.log_prob(u)).reshape(shape)
-        even = np.full(shape, -math.log(self.per_island))
+        even = np.full(shape, -math.log(per_island))
         roots = [q.root for q in base.components]  # the width of one component: what a move crosses
         root = roots[0] if len(roots) == 1 else mean_root(base)
-        return Swarm(
-            u.reshape(*shape, -1), energy, even, np.zeros(self.n_islands), Gaussian(base.components[0].mean, root)
-        )
+        return Swarm(u.reshape(*shape, -1), energy, even, np.zeros(islands), Gaussian(base.components[0].mean, root))
 
     def move(self, sampler: Sampler, target: Target, base: Mixture, swarm: Swarm, key: Any, rng) -> None:
         """Hamiltonian moves at the current temperature, and the step size for the next."""

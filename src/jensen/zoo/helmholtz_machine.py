@@ -6,10 +6,13 @@ from typing import Any, ClassVar
 import numpy as np
 import optax
 
+from ..algorithms.method import sentences_of
 from ..errors import OptionError, explain
-from ..fit.iterated import WAKE_SLEEP
+from ..methods import ReweightedWakeSleep, WakeSleep
 from .base import AbstractLatentModel, Composed
 from .sigmoid_belief_net import belief_net
+
+WAKE_SLEEP = [*sentences_of(WakeSleep), *sentences_of(ReweightedWakeSleep)]
 
 
 class HelmholtzMachine(AbstractLatentModel):

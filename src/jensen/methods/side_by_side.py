@@ -1,58 +1,41 @@
-"""Algorithms that `fit(method=...)` iterates beside gradient VI, as objects: their options, without model, q or optimiser.
+"""Methods that train model and q each by an objective of its own, with the family as the only axis.
 
-`jn.fit(model, data, method="vcd")` takes the defaults; `method=jn.methods.VCD(n_steps=4)` chooses. A new one is a class
-here and a name in `jensen.fit.iterated`.
+`jn.fit(model, data, method="vcd")` takes the defaults; `method=jn.methods.VCD(n_steps=4)` chooses.
 """
 
 import abc
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
-from .algorithms import mcmc_improved, variational_em, wake_sleep
-from .algorithms.descent import AbstractDescent, Optimiser
-from .algorithms.gradient_vi import GradientVI
-from .algorithms.machine import Machine
-
-
-@dataclasses.dataclass(frozen=True)
-class AbstractMethod(abc.ABC):
-    """name: what `method` calls it with its defaults."""
-
-    name: ClassVar[str]
-
-    def options(self) -> dict[str, Any]:
-        """What was chosen."""
-        return dataclasses.asdict(self)
+from ..algorithms import mcmc_improved, wake_sleep
+from ..algorithms.descent import AbstractDescent, Optimiser
+from ..algorithms.machine import Machine
+from ..algorithms.method import Variant
+from ..fit import defaults
+from ..gradients import plans
+from ..judge import Composition, check
+from .trained import OF_ITS_OWN, AbstractTrained, Made
 
 
 @dataclasses.dataclass(frozen=True)
-class AbstractSideBySide(AbstractMethod):
+class AbstractSideBySide(AbstractTrained):
     """It trains model and q each by an objective of its own: no axis but the family goes with it."""
+
+    takes: ClassVar = AbstractTrained.takes | {"family"}
+    why_not: ClassVar = OF_ITS_OWN
 
     @abc.abstractmethod
     def algorithm(self, parts: Machine, optimiser: Optimiser, n_samples: int) -> AbstractDescent:
         """The algorithm on these parts. Raises: OptionError where an option is out of range."""
 
-
-@dataclasses.dataclass(frozen=True)
-class AbstractSchedule(AbstractMethod):
-    """A way to take the steps of gradient VI: it goes with every family, objective, gradient and plan."""
-
-    @abc.abstractmethod
-    def descent(self, *of_gradient_vi: Any) -> GradientVI:
-        """The algorithm, from the arguments of `GradientVI`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class VariationalEM(AbstractSchedule):
-    """Variational EM: `algorithms.VariationalEM`. e_steps, m_steps: of the optimiser on q, then on the model, in turn."""
-
-    e_steps: int = 5
-    m_steps: int = 5
-    name: ClassVar = "variational-em"
-
-    def descent(self, *of_gradient_vi):
-        return variational_em.VariationalEM(*of_gradient_vi, **self.options())
+    def made(self, at):
+        like: Any = self.algorithm(Machine(at.model, at.family), at.optimiser, 1)
+        n = at.n_samples or defaults.default_n_samples(at.model, like, like.objective)
+        algorithm = self.algorithm(like.parts, at.optimiser, n)  # it stands in the place of the gradient estimator
+        parts = at.model, at.family, like.objective, cast(Any, algorithm), plans.IID()
+        composition = Composition(*parts, n, at.minibatched)
+        check(composition)
+        return Made(algorithm, composition)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +43,10 @@ class WakeSleep(AbstractSideBySide):
     """Wake-sleep: `algorithms.WakeSleep`."""
 
     name: ClassVar = "wake-sleep"
+    about: ClassVar = (
+        "Awake, the model learns to produce the rows from latents that q proposes; asleep, q learns to tell the latents of "
+        "rows that the model dreams."
+    )
 
     def algorithm(self, parts, optimiser, n_samples):
         return wake_sleep.WakeSleep(parts, optimiser, n_samples)
@@ -72,6 +59,16 @@ class ReweightedWakeSleep(AbstractSideBySide):
     wake_phi: bool = True
     sleep_phi: bool = True
     name: ClassVar = "reweighted-wake-sleep"
+    about: ClassVar = (
+        "Wake-sleep with several draws of q a row, weighed by how much the model prefers each; q learns from them and from "
+        "dreams."
+    )
+    variants: ClassVar = {
+        "wake-wake": Variant(
+            "Reweighted wake-sleep without dreams: q learns only from its weighed draws for rows of the data.",
+            {"sleep_phi": False},
+        )
+    }
 
     def algorithm(self, parts, optimiser, n_samples):
         return wake_sleep.ReweightedWakeSleep(parts, optimiser, n_samples, **self.options())
@@ -90,6 +87,9 @@ class Hoffman(AbstractSideBySide):
     step_size: float = 0.05
     target: float = 0.9
     name: ClassVar = "hoffman"
+    about: ClassVar = (
+        "q follows its bound; the model learns from draws of q that a few steps of Hamiltonian Monte Carlo improved."
+    )
 
     def algorithm(self, parts, optimiser, n_samples):
         return mcmc_improved.Hoffman(parts, optimiser, n_samples, **self.options())
@@ -105,6 +105,10 @@ class VCD(AbstractSideBySide):
     target: float = 0.9
     alpha: float = 1.0
     name: ClassVar = "vcd"
+    about: ClassVar = (
+        "Variational contrastive divergence: the model learns from draws of q that Hamiltonian Monte Carlo improved, and q "
+        "from where they went."
+    )
 
     def algorithm(self, parts, optimiser, n_samples):
         return mcmc_improved.VCD(parts, optimiser, n_samples, **self.options())
