@@ -188,7 +188,7 @@ def _own_worth(x: Float[np.ndarray, "T C Q"]) -> tuple[np.ndarray, np.ndarray]:
     return worth[0], worth[1]
 
 
-class Agreement(NamedTuple):
+class BetweenChains(NamedTuple):
     """Of chains, by ranks: effective draws for a mean and for an sd, R-hat, and how far two halves of time are apart."""
 
     ess: Float[np.ndarray, " Q"]
@@ -197,7 +197,7 @@ class Agreement(NamedTuple):
     halves: Float[np.ndarray, " Q"]
 
 
-def agreement(x: Float[np.ndarray, "T C Q"]) -> Agreement:
+def agreement(x: Float[np.ndarray, "T C Q"]) -> BetweenChains:
     """By normal scores, so that a long tail does not pass for chains that disagree; without one, by the draws too.
 
     A sort is dear: of many quantities the ranks are taken of those that agree least and of those with the largest fourth
@@ -219,7 +219,7 @@ def agreement(x: Float[np.ndarray, "T C Q"]) -> Agreement:
     halves = np.abs(z[: t // 2].mean((0, 1)) - z[t // 2 :].mean((0, 1)))
     worth = [np.minimum(own, _worth(f)) for own, f in zip(plain, (z, z**2), strict=True)]
     ess, ess_sd = (np.where(sd > 0, np.minimum(f, t * c), t * c) for f in worth)
-    return Agreement(ess, ess_sd, np.where(sd > 0, np.where(np.isfinite(r), r, np.inf), np.nan), halves)
+    return BetweenChains(ess, ess_sd, np.where(sd > 0, np.where(np.isfinite(r), r, np.inf), np.nan), halves)
 
 
 def _worth(f: Float[np.ndarray, "T C Q"]) -> Float[np.ndarray, " Q"]:

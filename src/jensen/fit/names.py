@@ -25,8 +25,9 @@ PACKAGES = (
     "objectives",
     "gradients",
     "diagnostics",
+    "methods",
 )  # the modules of these, but no package inside
-MODULES = ("methods", "tree", "nets", "batch", "hamiltonian", "kernels", "cell_models", "data.binarized")
+MODULES = ("tree", "nets", "batch", "hamiltonian", "kernels", "cell_models", "data.binarized")
 FITS = ("fit.em", "fit.energy", "fit.belief")
 CALLS_BACK = ("models.black_box", "models.host")
 # what networks are made of besides the elementwise functions, which are those that NumPy has as ufuncs
@@ -42,10 +43,35 @@ OF_LAX = (
 )  # fmt: skip
 
 
+# by an earlier name, or where it was then
+RENAMED = {
+    "jensen.models.units:Categorical": "models:Softmax",
+    "jensen.diagnostics.marginals:Agreement": "diagnostics:BetweenChains",
+    **{f"jensen.methods:{name}": f"methods:{name}" for name in ("VariationalEM", "WakeSleep", "ReweightedWakeSleep")},
+    **{f"jensen.methods:{name}": f"methods:{name}" for name in ("Hoffman", "VCD")},
+}
+
+
 def name_of(thing: Any) -> str:
-    """Where an object, class or function comes from: `module:name`."""
+    """What an object, class or function is called: of jensen `room:name`, wherever in the room it is; else `module:name`."""
     kind = thing if isinstance(thing, type) or hasattr(thing, "__qualname__") else type(thing)
-    return f"{kind.__module__}:{kind.__qualname__}"
+    return _without_file(f"{kind.__module__}:{kind.__qualname__}")
+
+
+def class_named(name: str) -> type | None:
+    """The class of the table by its name, or by one it had before; None for any other."""
+    return classes().get(RENAMED.get(name) or _without_file(name))
+
+
+def _without_file(name: str) -> str:
+    """`jensen.families.mean_field:MeanField` is `families:MeanField`; `jensen.tree:Frozen`, of no room, `jensen:Frozen`."""
+    module, _, what = name.partition(":")
+    if module.startswith("equinox.nn."):
+        return f"equinox.nn:{what}"
+    parts = module.split(".")
+    if parts[0] != "jensen" or len(parts) == 1:
+        return name
+    return f"{parts[1] if len(parts) > 2 else 'jensen'}:{what}"
 
 
 def _public(module: ModuleType) -> dict[str, Any]:
@@ -72,7 +98,9 @@ def classes() -> dict[str, type]:
         if isinstance(value, type) and value.__module__ == module.__name__ and holds_data(value)
     ]
     layers = [v for v in _public(eqx.nn).values() if isinstance(v, type) and issubclass(v, eqx.Module)]
-    return {name_of(kind): kind for kind in (*own, *layers)}
+    found = {name_of(kind): kind for kind in (*own, *layers)}
+    assert len(found) == len({*own, *layers}), "two classes of one room have the same name"
+    return found
 
 
 @functools.cache

@@ -41,7 +41,8 @@ from .result import Fit
 from .rows import as_rows
 from .structure import Reader, encode, foreign, leaves_by_path
 
-FORMAT, ARRAYS = "jensen-fit-1", "jensen-fit-arrays-1"
+FORMAT, ARRAYS = "jensen-fit-2", "jensen-fit-arrays-1"
+READ = FORMAT, "jensen-fit-1"  # the first named parts by the files they were in
 META_FILE, ARRAYS_FILE = "fit.json", "arrays.jensen"
 OWN_ARRAYS = re.compile(r"arrays-[0-9a-f]{16}\.jensen")  # of a save that is under way, or was stopped
 CORRECTED = ("none", "importance", "chains")
@@ -289,7 +290,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         wrong, because = f"`{META_FILE}` is truncated or is not JSON", "a damaged file must not be taken for a result"
         raise _refuse(folder, wrong, because, "an older copy, or a new run") from error
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+    if not isinstance(meta, dict) or meta.get("format") not in READ:
         have = meta.get("format") if isinstance(meta, dict) else None
         wrong = f"`{META_FILE}` has format {have!r}, not {FORMAT!r}"
         instead = "a folder written by Fit.save; or the version of jensen that wrote it"

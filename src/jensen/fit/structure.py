@@ -1,6 +1,6 @@
 """Trees of modules as JSON and named arrays, without pickle.
 
-A module is its class, by import path, and its fields; so is a dataclass or named tuple of jensen, the former with what
+A module is its class, by room and name, and its fields; so is a dataclass or named tuple of jensen, the former with what
 it has computed once. Only the classes and functions of one table (`names`) are made again from a file; anything else is
 *foreign*: its arrays are kept by their path, and whoever reads the file supplies an object of the same structure for
 them to fill.
@@ -21,7 +21,7 @@ from jaxtyping import PyTree
 from ..errors import CheckpointError, JensenError, explain
 from ..function import Function
 from ..tree import Layout, is_record
-from .names import classes, function_name, functions, name_of
+from .names import class_named, classes, function_name, functions, name_of
 
 NUMBERS = "biufc"  # kinds of arrays; of those that npz has no name for (bfloat16), JAX must know the type
 KEYS = ("threefry2x32", "rbg", "unsafe_rbg")
@@ -246,7 +246,7 @@ class Reader:
         return jnp.asarray(saved.view(leaf.dtype) if saved.dtype.kind == "V" else saved)
 
     def _find(self, name: str, base: type) -> type:
-        found = classes().get(name)
+        found = class_named(name)
         if found is None or not issubclass(found, base):
             raise self.refuse(f"there is no class `{name}`", BY_HAND, OTHER_VERSION)
         return found

@@ -111,7 +111,7 @@ class Binary(AbstractUnits):
             raise DataError(explain(asked, wrong, because, 'data scaled to [0, 1], or visible="gaussian"'))
 
 
-class Categorical(AbstractUnits):
+class Softmax(AbstractUnits):
     """Groups of columns of which exactly one is 1: p(x_j = 1 | f) = softmax(f)_j in each group ("softmax units")."""
 
     size: int = eqx.field(static=True)
@@ -211,6 +211,6 @@ def units_of(visible: str | AbstractUnits, size: int, n_categories: int | None) 
     if visible == "gaussian":
         return Gaussian(size)
     if visible == "categorical" and n_categories is not None:
-        return Categorical(size, n_categories)
+        return Softmax(size, n_categories)
     because, instead = "the name is looked up", '"bernoulli", "gaussian", or "categorical" with n_categories=k'
     raise OptionError(explain(f"visible={visible!r}", "there are no such units", because, instead))
