@@ -20,7 +20,7 @@ help:
 	@echo "make test              all tests, the slow statistical ones sampled"
 	@echo "make test-all          all tests, complete"
 	@echo "make lint types        ruff and pyright"
-	@echo "make docs              regenerate docs/validity.md, and the list of cells that tests cover"
+	@echo "make docs              regenerate docs/validity.md, methods.md, checks.md, and the list of cells that tests cover"
 	@echo "make bench             speed against other libraries (creates $(BENCH_VENV))"
 	@echo "make bench-posteriors  quality on 287 posteriors (posteriordb's with JENSEN_DATA), beside NUTS; SHARD=1/4: a part"
 	@echo "make bench-starved     the same at budgets too small for most: is any failure silent?"
@@ -53,6 +53,8 @@ types: $(VENV)/.ready
 
 docs: $(VENV)/.ready
 	$(BIN)/python -m jensen.cells > docs/validity.md
+	$(BIN)/python -m jensen.methods.page > docs/methods.md
+	$(BIN)/python -m jensen.diagnostics.checks > docs/checks.md
 	$(BIN)/python tests/conformance/cover.py
 
 $(BENCH_VENV)/.ready: requirements-bench.txt requirements.txt

@@ -230,7 +230,11 @@ def plan_examples() -> dict[str, list[Example]]:
 
 def exported(package: ModuleType, base: type) -> dict[str, type]:
     """The concrete classes a package exports: its vocabulary."""
-    public = {n: c for n, c in vars(package).items() if not n.startswith(("_", "Abstract"))}
+    public = {
+        n: c
+        for n, c in ((n, getattr(package, n)) for n in getattr(package, "__all__", vars(package)))
+        if not n.startswith(("_", "Abstract"))
+    }
     return {n: c for n, c in public.items() if isinstance(c, type) and issubclass(c, base)}
 
 

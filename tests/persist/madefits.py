@@ -6,6 +6,7 @@ import numpy as np
 from jensen.batch import Batch
 from jensen.cell_examples import Example, examples
 from jensen.cell_models import Setting, generic, settings
+from jensen.diagnostics.checks import Check
 from jensen.diagnostics.verdict import Diagnosis, Verdict
 from jensen.families import Amortised, ContinuousFlow, InverseAutoregressive, RealNVP, Sylvester
 from jensen.fit.attempt import Attempt
@@ -18,7 +19,7 @@ def fit_of(family, model, rows, **changes) -> Fit:
     """A `Fit` whose verdict and draws are made up."""
     diagnosis = Diagnosis(
         Verdict.DOUBTFUL,
-        ["a reason"],
+        [Check("khat", 1, "a reason", 0.6, 0.5, 0.7)],
         0.6,
         0.4,
         -3.5,

@@ -114,7 +114,7 @@ def test_foreign_encoder_needs_the_family(tmp_path):
     same(fit.sample(2), loaded.sample(2))
     with pytest.raises(jn.CheckpointError, match=r"absent there|of shape"):
         jn.load(tmp_path, family=jn.families.Amortised(encoder=Encoder(jnp.zeros((5, 3)))))
-    with pytest.raises(jn.CheckpointError, match=r"got `jensen.nets:MLP`"):
+    with pytest.raises(jn.CheckpointError, match=r"got `jensen:MLP`"):
         jn.load(tmp_path, family=jn.families.Amortised(encoder=MLP(jax.random.key(0), 3, (), 2)))
 
 

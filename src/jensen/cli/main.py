@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..diagnostics.checks import Verdict
 from ..errors import JensenError
 from .gradients import gradients
 
@@ -19,11 +20,14 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-USER_ERROR, UNRELIABLE, INTERRUPTED = 2, 3, 130
+USER_ERROR, TOO_BAD, INTERRUPTED = 2, 3, 130
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output; all else on standard error.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 3 if the verdict is UNRELIABLE.")]
+Require = Annotated[
+    Verdict | None, typer.Option(help="Exit with 3 if the verdict is worse than this.", case_sensitive=False)
+]
 Progress = Annotated[bool | None, typer.Option("--progress/--no-progress", help="Default: at a terminal.")]
 Seconds = Annotated[float, typer.Option("--checkpoint-seconds", help="Between two checkpoints, with --out.")]
 Model = Annotated[
@@ -48,7 +52,7 @@ def _guarded(debug: bool, quiet: bool = False) -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _finish(run: dict[str, Any], out: Path | None, json: bool, strict: bool, debug: bool, **how: Any) -> None:
+def _finish(run: dict[str, Any], out: Path | None, json: bool, worst: Verdict | None, debug: bool, **how: Any) -> None:
     """Fit, save, print; the exit code. A fit that cannot be saved is still printed."""
     from . import runs, show
 
@@ -72,8 +76,13 @@ def _finish(run: dict[str, Any], out: Path | None, json: bool, strict: bool, deb
         where = f"; jensen resume {out} {again}" if out is not None else ""
         typer.echo(f"interrupted after {show.work(fit)}{where}", err=True)
         raise typer.Exit(INTERRUPTED)
-    if strict and str(fit.verdict) == "UNRELIABLE":
-        raise typer.Exit(UNRELIABLE)
+    if worst is not None and list(Verdict).index(worst) < list(Verdict).index(Verdict(str(fit.verdict))):
+        raise typer.Exit(TOO_BAD)
+
+
+def _worst(strict: bool, require: Verdict | None) -> Verdict | None:
+    """The worst verdict that exits with 0; None: any."""
+    return require or (Verdict.DOUBTFUL if strict else None)
 
 
 @app.command()
@@ -107,6 +116,7 @@ def fit(
     x64: Annotated[bool, typer.Option("--x64", help="Double precision.")] = False,
     progress: Progress = None,
     strict: Strict = False,
+    require: Require = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -121,7 +131,8 @@ def fit(
     A NumPyro function whose parameters are named like columns of a .csv or .parquet, or arrays of a .npz, gets them by
     name; any other gets the whole array as its one argument. `--data` replaces the data of a factory.
 
-    Exit codes: 0 the fit is done, whatever its verdict; 2 something in the call is wrong; 3 UNRELIABLE, with --strict;
+    Exit codes: 0 the fit is done, whatever its verdict; 2 something in the call is wrong; 3 the verdict is worse than
+    --require (or UNRELIABLE, with --strict);
     130 interrupted (Ctrl-C or SIGTERM: what there is is saved, and `jensen resume` goes on).
     """
     from . import runs
@@ -134,7 +145,7 @@ def fit(
     others = ("method", method), ("budget", budget), ("accuracy", accuracy)
     options |= {name: value for name, value in others if value is not None}
     run = runs.describe(model, data, options, x64)
-    _finish(run, out, json, strict, debug, progress=progress, seconds=checkpoint_seconds)
+    _finish(run, out, json, _worst(strict, require), debug, progress=progress, seconds=checkpoint_seconds)
 
 
 @app.command()
@@ -144,6 +155,7 @@ def resume(
     checkpoint_seconds: Seconds = 60.0,
     progress: Progress = None,
     strict: Strict = False,
+    require: Require = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -163,7 +175,9 @@ def resume(
         else:
             run |= runs.model_named(model)
     freely = ("model",) if model is not None else ()
-    _finish(run, folder, json, strict, debug, progress=progress, seconds=checkpoint_seconds, freely=freely)
+    _finish(
+        run, folder, json, _worst(strict, require), debug, progress=progress, seconds=checkpoint_seconds, freely=freely
+    )
 
 
 @app.command()

@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..jsonable import jsonable
-
 if TYPE_CHECKING:
     from ..fit.result import Fit
 
@@ -17,36 +15,7 @@ COLOURS = {"RELIABLE": "green", "DOUBTFUL": "yellow", "UNRELIABLE": "red"}
 
 def payload(fit: Any, saved: Path | None) -> dict[str, Any]:
     """The fit as JSON; numbers that JSON lacks are null."""
-    if not variational(fit):
-        what = {"verdict": str(fit.verdict), "reasons": fit.reasons, "what": repr(fit).partition(":")[0]}
-        return jsonable(what | fit.numbers() | {"saved": None if saved is None else str(saved)})
-    d = fit.diagnosis
-    table = fit.summary()
-    return jsonable(
-        {
-            "verdict": str(fit.verdict),
-            "reasons": fit.reasons,
-            "khat": d.khat,
-            "ess": d.ess,
-            "elbo": d.elbo,
-            "elbo_se": d.elbo_se,
-            "log_evidence": d.log_evidence,
-            "log_evidence_se": d.log_evidence_se,
-            "method": fit.options.get("method", "gradient"),
-            "corrected": fit.corrected,
-            "budget": fit.options.get("budget"),
-            "evaluations": fit.options.get("evaluations"),
-            "n_steps": len(fit.history),
-            "why": fit.why,
-            "seconds": fit.seconds,
-            "step_size": fit.step_size,
-            "seed": fit.seed,
-            "options": fit.options,
-            "trail": [vars(a) for a in fit.trail],
-            "summary": {str(name): row for name, row in table.to_dict("index").items()},
-            "saved": None if saved is None else str(saved),
-        }
-    )
+    return fit.to_dict() | {"saved": None if saved is None else str(saved)}
 
 
 def print_json(value: Any) -> None:

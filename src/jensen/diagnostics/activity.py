@@ -68,13 +68,13 @@ def activity(draws: Any, kinds: Mapping[str, str]) -> list[Activity]:
     return out
 
 
-def judged(found: Sequence[Activity], learned: bool, judge: Callable[[int, str], None]) -> None:
+def judged(found: Sequence[Activity], learned: bool, judge: Callable[[str, int, str], None]) -> None:
     """A sentence for each layer. One that is dead in a model whose parameters were learned makes the fit DOUBTFUL: it
     has collapsed; where the model was given, the latent may truly not depend on x."""
     for layer in found:
         if layer.active or not learned:
-            judge(0, layer.sentence())
+            judge("active_units", 0, layer.sentence())
             continue
         cause = "the model has learned to do without it (posterior collapse)"
         remedy = "more draws a step (n_samples), IWAE(), more steps, a decoder that can do less alone, or fewer layers"
-        judge(1, f"{layer.sentence().removesuffix('.')}: {cause}. Try {remedy}.")
+        judge("active_units", 1, f"{layer.sentence().removesuffix('.')}: {cause}. Try {remedy}.")

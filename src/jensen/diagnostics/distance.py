@@ -11,7 +11,8 @@ from jaxtyping import Float, PyTree
 
 from ..errors import DataError, explain
 from ..tree import Layout
-from .verdict import SD_GOOD, SHIFT_GOOD, Judgement, Verdict, graded
+from .checks import Judged, Judgement, graded
+from .verdict import SD_GOOD, SHIFT_GOOD
 
 MOST = 1000  # draws of each set that are compared
 PERMUTATIONS = 300
@@ -113,16 +114,14 @@ def _against_chance(of: Callable[[np.ndarray], float], total: int, seed: int) ->
     return Distance(value, float(np.quantile(chance, 1 - LEVEL)), float(p))
 
 
-@dataclasses.dataclass(frozen=True)
-class Agreement:
+@dataclasses.dataclass
+class Agreement(Judged):
     """A fit's draws beside draws known to be right.
 
     verdict, reasons: as of a fit, but from this comparison alone.   shift: largest difference of a mean, in sd of the
     right draws.   log_sd: largest |log ratio| of an sd.   mmd, sliced_wasserstein: with their floors and p-values.
     """
 
-    verdict: Verdict
-    reasons: list[str]
     shift: float
     log_sd: float
     mmd: Distance
@@ -161,13 +160,26 @@ def _judged(x: np.ndarray, y: np.ndarray, names: list[str], seed: int) -> Agreem
     shift, ratio = float(shifts.max()), float(ratios.max())
     worst = names[int(np.argmax(np.maximum(shifts, ratios)))]
     level = max(graded(shift, max(SHIFT_GOOD, SURE * error), USABLE), graded(ratio, max(SD_GOOD, SURE * error), USABLE))
-    judge(level, f"Means differ by up to {shift:.2f} sd and sds by up to {ratio:.0%} (worst: {worst}); these many draws "
-          f"can tell differences of {SURE * error:.2f}.")  # fmt: skip
+    judge(
+        "shift",
+        level,
+        f"Means differ by up to {shift:.2f} sd and sds by up to {ratio:.0%} (worst: {worst}); these many draws "
+        f"can tell differences of {SURE * error:.2f}.",
+        value=max(shift, ratio),
+        limits=(SD_GOOD, USABLE),
+        where=worst,
+    )
     if SURE * error > 2 * SHIFT_GOOD:
-        judge(1, "There are too few draws to tell whether they agree as closely as a reliable fit must.")
+        judge("few_draws", 1, "There are too few draws to tell whether they agree as closely as a reliable fit must.")
     found = mmd(x, y, seed), sliced_wasserstein(x, y, seed=seed)
     for what, d in zip(("maximum mean discrepancy", "sliced Wasserstein distance"), found, strict=True):
-        judge(0 if d.p_value > LEVEL else 1, f"The {what} is {d.value:.2g}; chance alone gives up to {d.floor:.2g} "
-              f"(p = {d.p_value:.2g}).")  # fmt: skip
-    verdict, reasons = judge.result()
-    return Agreement(verdict, reasons, shift, ratio, *found)
+        judge(
+            "distance",
+            0 if d.p_value > LEVEL else 1,
+            f"The {what} is {d.value:.2g}; chance alone gives up to {d.floor:.2g} (p = {d.p_value:.2g}).",
+            value=d.value,
+            limits=(d.floor, math.inf),
+            where=what,
+        )
+    verdict, checks = judge.result()
+    return Agreement(verdict, checks, shift, ratio, *found)

@@ -1,7 +1,6 @@
 """The verdict: is the posterior to be trusted? Every fit ends in one, with reasons in words."""
 
 import dataclasses
-import enum
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,17 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from .activity import Activity, judged
+from .checks import LEVELS, Check, Judged, Judgement, Verdict, from_sentences, graded
 from .marginals import MEAN_AND_SD, SD, Marginals, Move
 from .psis import importance_ess, psis
-
-
-class Verdict(enum.StrEnum):
-    """RELIABLE must be earned; DOUBTFUL: usable with care; UNRELIABLE: do not use the intervals."""
-
-    RELIABLE = "RELIABLE"
-    DOUBTFUL = "DOUBTFUL"
-    UNRELIABLE = "UNRELIABLE"
-
 
 KHAT_GOOD, KHAT_USABLE = 0.5, 0.7
 ESS_GOOD, ESS_USABLE = 0.5, 0.1
@@ -33,15 +24,13 @@ NAMED = 3  # quantities in a sentence
 
 
 @dataclasses.dataclass
-class Diagnosis:
+class Diagnosis(Judged):
     """What was measured on fresh draws from q, and what follows.
 
     khat: PSIS tail shape (over rows: the 95th percentile).   ess: importance effective sample size, share of the draws.
     elbo, elbo_se: nats, whole data.   log_evidence: importance-sampled log p(x) estimate (a lower bound on average).
     """
 
-    verdict: Verdict
-    reasons: list[str]
     khat: float
     ess: float
     elbo: float
@@ -56,40 +45,26 @@ class Diagnosis:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Diagnosis":
-        return cls(**{**data, "verdict": Verdict(data["verdict"])})
+        data = {**data, "verdict": Verdict(data["verdict"])}
+        if "reasons" in data:  # of the first format
+            data["checks"] = from_sentences(data["verdict"], data.pop("reasons"))
+        else:
+            data["checks"] = [Check(**c) for c in data["checks"]]
+        return cls(**data)
 
 
-class Judgement:
-    """Collects reasons; the worst level wins."""
-
-    def __init__(self) -> None:
-        self.level, self.faults, self.good, self.bad = 0, 0, [], []
-
-    def __call__(self, level: int, sentence: str) -> None:
-        self.level, self.faults = max(self.level, level), self.faults + level
-        (self.bad if level else self.good).append(sentence)
-
-    def result(self) -> tuple[Verdict, list[str]]:
-        return list(Verdict)[self.level], self.bad + self.good
-
-
-def noted(d: Diagnosis, notes: Sequence[tuple[int, str]]) -> Diagnosis:
+def noted(d: Diagnosis, code: str, notes: Sequence[tuple[int, str]]) -> Diagnosis:
     """With what the method found out about itself: (0, 1 or 2: how bad it is, a sentence)."""
-    if not notes:
-        return d
-    worst = list(Verdict)[max(list(Verdict).index(d.verdict), *(level for level, _ in notes))]
-    bad, good = [s for level, s in notes if level], [s for level, s in notes if not level]
-    return dataclasses.replace(d, verdict=worst, reasons=[*bad, *d.reasons, *good])
+    judge = Judgement()
+    judge.notes(code, notes)
+    worst = LEVELS[max(LEVELS.index(d.verdict), judge.level)]
+    bad, good = [c for c in judge.checks if c.level], [c for c in judge.checks if not c.level]
+    return dataclasses.replace(d, verdict=worst, checks=[*bad, *d.checks, *good])
 
 
 def too_few(n: int, enough: int = FEW_DRAWS) -> list[tuple[int, str]]:
     """For `noted`: what so few draws say of the fit they were drawn from."""
     return [(1, f"{n} draws are too few for a verdict that can be relied on: want {enough}.")] if n < enough else []
-
-
-def graded(value: float, good: float, usable: float) -> int:
-    """0 up to `good`, 1 up to `usable`, else 2; NaN is 2."""
-    return 0 if value <= good else 1 if value <= usable else 2
 
 
 def undetermined(judge: Judgement, m: Marginals) -> None:
@@ -103,33 +78,43 @@ def undetermined(judge: Judgement, m: Marginals) -> None:
         more = f" and {at.size - NAMED} more" if at.size > NAMED else ""
         names = ", ".join(m.names[i] for i in at[:NAMED]) + more
         index = f"; the tail index of {m.names[at[0]]} is {m.tail[at[0]]:.2f}, {needs}" if m.tail[at[0]] > 0.25 else ""
-        judge(0, f"{what} of {names}: not determined, since a tail holds more of it than {m.n:,} draws settle{index}. "
-              "Use the quantiles.")  # fmt: skip
+        judge(
+            "undetermined",
+            0,
+            f"{what} of {names}: not determined, since a tail holds more of it than {m.n:,} draws settle{index}. "
+            "Use the quantiles.",
+            where=names,
+        )
 
 
 def judge_ending(judge: Judgement, why: str, skipped: int, n_steps: int, *, matters: bool) -> None:
     """What the way the optimisation ended says. Where importance weights already vouch for q it `matters` less."""
     if why == "diverged":
         judge(
+            "ending",
             2,
             "The optimisation diverged: it was rolled back to its last good state. Scale the data or use a smaller step size.",
         )
     elif why == "interrupted":
-        judge(1, f"The fit was interrupted after {n_steps:,} steps.")
+        judge("ending", 1, f"The fit was interrupted after {n_steps:,} steps.")
     elif why == "budget":
         judge(
+            "ending",
             1 if matters else 0,
             f"The budget was used up, after {n_steps:,} steps, before the objective settled"
             + ("; allow more." if matters else "."),
         )
     elif why == "stalled":
-        judge(0, "The objective stopped rising at a fixed step size.")
+        judge("ending", 0, "The objective stopped rising at a fixed step size.")
     else:
-        judge(0, f"The objective settled after {n_steps:,} steps.")
+        judge("ending", 0, f"The objective settled after {n_steps:,} steps.")
     if skipped:
         judge(
+            "skipped_steps",
             1 if skipped > 0.01 * max(n_steps, 1) else 0,
             f"{skipped:,} steps were skipped because the log density or its gradient was not finite.",
+            value=skipped / max(n_steps, 1),
+            limits=(0.01, math.inf),
         )
 
 
@@ -165,28 +150,41 @@ def diagnose_global(
 
     if bad.any():
         judge(
+            "not_finite",
             2 if bad.mean() > 0.01 else 1,
             f"{bad.mean():.1%} of draws from q have no finite log density: q reaches where the model is undefined.",
+            value=float(bad.mean()),
+            limits=(0.0, 0.01),
         )
     if not complete:
-        judge(1, "log p was estimated from a part of the rows, so these checks are themselves approximate.")
+        judge(
+            "partial_rows",
+            1,
+            "log p was estimated from a part of the rows, so these checks are themselves approximate.",
+        )
     # where nearly all draws keep their worth, the tail that k-hat sees carries next to no mass
     slack = KHAT_SLACK if ess >= ESS_NEARLY_ALL else 0.0
     level = graded(smoothed.khat, KHAT_GOOD + slack, KHAT_USABLE + 2 * slack)
     khat = f"k-hat {smoothed.khat:.2f}"
     judge(
+        "khat",
         level,
         [
             f"The tails of the importance weights are light enough ({khat}): q covers the posterior it was compared with.",
             f"The importance weights have heavy tails ({khat}, want below {KHAT_GOOD}): intervals may be too narrow.",
             f"{khat} is above {KHAT_USABLE}: q misses part of the posterior. Try a richer family, or reparameterize.",
         ][level],
+        value=smoothed.khat,
+        limits=(KHAT_GOOD + slack, KHAT_USABLE + 2 * slack),
     )
     level = graded(-ess, -ESS_GOOD, -ESS_USABLE)
     judge(
+        "ess",
         level,
         f"Reweighting keeps {ess:.0%} of the draws' worth (importance ESS)"
         + ("." if not level else f"; want at least {ESS_GOOD:.0%}."),
+        value=ess,
+        limits=(ESS_GOOD, ESS_USABLE),
     )
     shift, sd_ratio, worst = moved(coordinates, smoothed.log_weights, names)
     if move is not None and max(move[:2]) > max(shift, sd_ratio):
@@ -194,6 +192,7 @@ def diagnose_global(
     level = 0 if shift <= SHIFT_GOOD and sd_ratio <= SD_GOOD else 1 if shift <= 0.3 and sd_ratio <= 0.3 else 2
     tail = f"by at most {shift:.2f} sd in the mean and {sd_ratio:.0%} in the sd (worst: {worst})."
     judge(
+        "shift",
         level,
         (
             "Correcting q by importance weights moves the estimates "
@@ -201,12 +200,21 @@ def diagnose_global(
             else "Correcting q by importance weights would move the estimates only "
         )
         + tail,
+        value=max(shift, sd_ratio),
+        limits=(SD_GOOD, 0.3),
+        where=worst,
     )
     if marginals is not None:
         undetermined(judge, marginals)
-    judge(graded(elbo_se, ELBO_SE_GOOD, 1.0), f"The ELBO is {elbo:.2f} nats, with Monte Carlo error {elbo_se:.2g}.")
+    judge(
+        "elbo",
+        graded(elbo_se, ELBO_SE_GOOD, 1.0),
+        f"The ELBO is {elbo:.2f} nats, with Monte Carlo error {elbo_se:.2g}.",
+        value=elbo_se,
+        limits=(ELBO_SE_GOOD, 1.0),
+    )
     judge_ending(judge, why, skipped, n_steps, matters=judge.level > 0)
-    verdict, reasons = judge.result()
+    verdict, checks = judge.result()
     details = {
         "shift": shift,
         "sd_change": sd_ratio,
@@ -214,7 +222,7 @@ def diagnose_global(
         "not_finite": float(bad.mean()),
         "complete": complete,
     }
-    return Diagnosis(verdict, reasons, float(smoothed.khat), ess, elbo, elbo_se, evidence, evidence_se, s, details)
+    return Diagnosis(verdict, checks, float(smoothed.khat), ess, elbo, elbo_se, evidence, evidence_se, s, details)
 
 
 def moved(x: np.ndarray, log_w: np.ndarray, names: list[str]) -> tuple[float, float, str]:
@@ -259,19 +267,34 @@ def diagnose_rows(
     evidence = top + np.log(np.exp(log_w - top).mean(0))
     elbo, gap = log_w.mean(0), evidence - log_w.mean(0)
     if not np.isfinite(log_w).all():
-        judge(2, "Some log-weights are not finite.")
+        judge("not_finite", 2, "Some log-weights are not finite.")
     heavy = float((khats > KHAT_USABLE).mean())
     level = graded(heavy, 0.05, 0.25)
     remedy = " (want at most 5%): more importance samples in score_samples, IWAE(), or a richer family" if level else ""
     judge(
-        level, f"For {heavy:.0%} of {rows} rows k-hat is above {KHAT_USABLE}, where q(z | x) misses posterior{remedy}."
+        "khat",
+        level,
+        f"For {heavy:.0%} of {rows} rows k-hat is above {KHAT_USABLE}, where q(z | x) misses posterior{remedy}.",
+        value=heavy,
+        limits=(0.05, 0.25),
     )
-    judge(0 if ess > ESS_USABLE else 1, f"Reweighting keeps {ess:.0%} of a row's draws (mean importance ESS).")
+    judge(
+        "ess",
+        0 if ess > ESS_USABLE else 1,
+        f"Reweighting keeps {ess:.0%} of a row's draws (mean importance ESS).",
+        value=ess,
+        limits=(ESS_USABLE, 0.0),
+    )
     sampled = f"with {k} importance samples the log-likelihood is {evidence.mean():.2f}"
-    judge(0, f"The ELBO is {elbo.mean():.2f} nats a row; {sampled}, a gap of {gap.mean():.2f}.")
+    judge(
+        "elbo",
+        0,
+        f"The ELBO is {elbo.mean():.2f} nats a row; {sampled}, a gap of {gap.mean():.2f}.",
+        value=float(gap.mean()),
+    )
     judged(layers, learned, judge)
     judge_ending(judge, why, skipped, n_steps, matters=True)
-    verdict, reasons = judge.result()
+    verdict, checks = judge.result()
     se = lambda a: float(n_data * a.std() / math.sqrt(rows))
     details = {
         "rows": rows,
@@ -284,7 +307,7 @@ def diagnose_rows(
     khat = float(np.quantile(khats, 0.95, method="higher"))  # of infinite ones too: no interpolation
     return Diagnosis(
         verdict,
-        reasons,
+        checks,
         khat,
         ess,
         n_data * float(elbo.mean()),

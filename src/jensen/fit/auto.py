@@ -178,7 +178,7 @@ def _packed(target: Target, ladder: Ladder, step: Step, seed, n_draws, seconds) 
         log_q = proposal_of(s.q).log_prob(u) if s.log_q is None else s.log_q[keep]
     if s.corrected == "chains":
         _bridge(step, log_p, log_q)
-    family, diagnosis = _family(s, target.layout, u), noted(step.diagnosis, too_few(len(u)))
+    family, diagnosis = _family(s, target.layout, u), noted(step.diagnosis, "few_draws", too_few(len(u)))
     history = np.asarray(s.history if s.history else [step.diagnosis.elbo], float)
     return Fit(
         family=family, model=target.model, rows=target.batch.rows, diagnosis=diagnosis, history=history,

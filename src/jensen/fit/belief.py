@@ -12,17 +12,19 @@ from jaxtyping import Float
 
 from ..compiled import key_for
 from ..data.binarized import DynamicallyBinarized
+from ..diagnostics.checks import LEVELS, Check, Judged
 from ..diagnostics.partition import LogPartition
 from ..models.boltzmann import RBM
 from ..models.deep_belief import DBN
 from ..process import computes, ready
+from .base import AbstractResult
 from .energy import EnergyFit, fit_energy
 from .persist import save_whole
 
 
 @computes
 @dataclasses.dataclass(repr=False)
-class BeliefFit:
+class BeliefFit(AbstractResult):
     """A fitted deep belief network: the stack, and the `EnergyFit` of its top RBM, whose verdict is the last word.
 
     n_importance: draws a row in `score_samples`.   n_untrained: layers that an interruption left out, from the top.
@@ -53,14 +55,14 @@ class BeliefFit:
         return self.top.history
 
     @property
-    def verdict(self) -> Any:
-        """RELIABLE, DOUBTFUL or UNRELIABLE: the top RBM's."""
-        return self.top.verdict
-
-    @property
-    def reasons(self) -> list[str]:
+    def diagnosis(self) -> Judged:
+        """The top RBM's; in doubt where an interruption left layers out."""
+        top = self.top.diagnosis
+        if not self.n_untrained:
+            return top
         left = f"Training was interrupted: {self.n_untrained} layers above were not begun, and are left out."
-        return [left] * (self.n_untrained > 0) + self.top.reasons
+        verdict = LEVELS[max(1, LEVELS.index(top.verdict))]
+        return Judged(verdict, [Check("ending", 1, left), *top.checks])
 
     def __repr__(self) -> str:
         widths = "-".join(map(str, [m.n_visible for m in self.dbn.stack] + [self.n_hidden]))

@@ -58,7 +58,7 @@ def exported(package: Any) -> dict[str, type]:
     """The classes a package exports: its vocabulary."""
     return {
         n: c
-        for n, c in vars(package).items()
+        for n, c in ((name, getattr(package, name)) for name in getattr(package, "__all__", vars(package)))
         if isinstance(c, type) and issubclass(c, eqx.Module) and not n.startswith("Abstract")
     }
 

@@ -327,8 +327,12 @@ def _result(algorithm, composition, job, runner, outcome, history, step_size) ->
         marginals = _marginals(parts.model, z, log_p, log_q, more)
         diagnosis = _global_diagnosis(z, log_p, log_q, marginals, common | {"complete": complete})
     enough = min(FEW_DRAWS, DRAWS_A_ROW) if parts.model.plated else FEW_DRAWS
-    also = [*_step_size_at_fault(job, outcome, history), *algorithm.findings(carry), *_also_fitted(parts.model)]
-    diagnosis = noted(diagnosis, [*also, *too_few(n, enough)])
+    also = {
+        "few_draws": too_few(n, enough), "model_parameters": _also_fitted(parts.model),
+        "estimator": algorithm.findings(carry), "step_size": _step_size_at_fault(job, outcome, history),
+    }  # fmt: skip
+    for code, notes in also.items():
+        diagnosis = noted(diagnosis, code, notes)
     family = type(composition.family).__name__
     seconds = outcome.seconds
     return Fit(

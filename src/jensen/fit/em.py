@@ -14,11 +14,12 @@ from jaxtyping import Float, PyTree
 from ..algorithms import em as loops
 from ..algorithms.budget import Budget
 from ..compiled import key_for
-from ..diagnostics.verdict import Verdict
+from ..diagnostics.checks import Judged
 from ..errors import ModelError, OptionError, check_count, check_seed, explain
 from ..models.em import AbstractEM
 from ..process import computes, ready
 from . import cache
+from .base import AbstractResult
 from .em_passes import climbed, in_memory, stochastic, streamed
 from .em_rows import Source, by_chunks, checked, dtype, is_double, opened
 from .em_verdict import ended, judged, thin
@@ -34,14 +35,14 @@ INITS = "k-means", "random", "both"
 
 @computes
 @dataclasses.dataclass
-class EMFit:
+class EMFit(AbstractResult):
     """A model fitted by EM.
 
     model, params: what was fitted (NumPy leaves).   log_likelihood: of the data, nats (a bound for a variational E-step).
     objective: that plus the log prior.   history: the objective before each M-step of the best start, nats.
     n_iter, converged.   why: how EM ended, "converged", "budget" (of time, evaluations or iterations) or "interrupted".
-    starts: the objective each start ended at.   verdict, reasons: RELIABLE, DOUBTFUL or UNRELIABLE, and why, the worst
-    first.   n_parameters; n_rows: their total weight (of sequences: their steps).   seconds.
+    starts: the objective each start ended at.   diagnosis: the verdict and its checks.   n_parameters.
+    n_rows: their total weight (of sequences: their steps).   seconds.
     """
 
     model: AbstractEM
@@ -52,8 +53,7 @@ class EMFit:
     n_iter: int
     converged: bool
     starts: Float[np.ndarray, " n_starts"]
-    verdict: Verdict
-    reasons: list[str]
+    diagnosis: Judged
     n_parameters: int
     n_rows: float
     seconds: float
@@ -264,10 +264,10 @@ def _result(source: Source, state: loops.Climb, why: str, batched: bool, given: 
     converged = bool(state.done[best]) or (batched and why == "iterations")
     if why in ("settled", "iterations"):
         why = "converged" if converged else "budget"
-    verdict, reasons = judged(source, state, ends, best, why, n_free, batched=batched, given=given, limit=limit)
+    judgement = judged(source, state, ends, best, why, n_free, batched=batched, given=given, limit=limit)
     return EMFit(
         model, params, float(value[best]), float(ends[best]), state.history[best, :n_iter] * source.total, n_iter,
-        converged, ends, verdict, reasons, n_free, source.size, limit.elapsed, why,
+        converged, ends, judgement, n_free, source.size, limit.elapsed, why,
     )  # fmt: skip
 
 

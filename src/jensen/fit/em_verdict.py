@@ -1,5 +1,6 @@
 """The verdict on a fit by EM: how the iterations went, whether starts agree, what the data said nothing of."""
 
+import math
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from ..algorithms import em as loops
 from ..algorithms.budget import Budget
 from ..compiled import key_for
-from ..diagnostics.verdict import Judgement, Verdict
+from ..diagnostics.checks import Judged, Judgement
 from .em_passes import one_pass
 from .em_rows import Source, dtype
 
@@ -21,20 +22,18 @@ NAMED = 8  # parameters without data that are named one by one
 def judged(
     source: Source, state: loops.Climb, ends: np.ndarray, best: int, why: str, n_free: int, *,
     batched: bool, given: bool, limit: Budget,
-) -> tuple[Verdict, list[str]]:  # fmt: skip
-    """(verdict, reasons). state: where EM ended, on the host; ends: the objective of each start, best: the one kept."""
+) -> Judged:  # fmt: skip
+    """The verdict and its checks. state: where EM ended, on the host; ends: the objective of each start, best: the one kept."""
     model, judge = source.model, Judgement()
     own = lambda tree: jax.tree.map(lambda a: a[best], tree)
     params = own(state.params)
-    for level, sentence in sorted(model.faults(params), key=lambda fault: -fault[0]):
-        judge(level, sentence)
+    judge.notes("model_parameters", sorted(model.faults(params), key=lambda fault: -fault[0]))
     weight = float(source.weights[source.weights > 0].mean(dtype=np.float64))
     rows = jax.tree.map(lambda a: np.asarray(a, np.float64) / weight, own(state.statistics))
     unknown = sorted(model.uninformed(params, rows), key=lambda found: -found[0])
-    for level, sentence in unknown[:NAMED]:
-        judge(level, sentence)
+    judge.notes("uninformed", unknown[:NAMED])
     if len(unknown) > NAMED:
-        judge(unknown[NAMED][0], f"The data say nothing of {len(unknown) - NAMED} more parameters.")
+        judge("uninformed", unknown[NAMED][0], f"The data say nothing of {len(unknown) - NAMED} more parameters.")
     history, n = np.asarray(state.history[best], np.float64), int(state.n_iter[best])
     _ended(judge, history[:n], why, batched, limit)
     if not batched:
@@ -43,26 +42,36 @@ def judged(
     if model.several_optima and not given:
         _agreed(judge, source, ends)
     if n_free > source.size:
-        judge(1, f"There are more free parameters ({n_free:,}) than rows ({source.size:,.0f}).")
-    return judge.result()
+        judge(
+            "free_parameters",
+            1,
+            f"There are more free parameters ({n_free:,}) than rows ({source.size:,.0f}).",
+            value=n_free,
+            limits=(source.size, math.inf),
+        )
+    return Judged(*judge.result())
 
 
 def _ended(judge: Judgement, history: np.ndarray, why: str, batched: bool, limit: Budget) -> None:
     n, unit = len(history), "epochs" if batched else "iterations"
     unit = unit if len(history) > 1 else unit[:-1]
     if why == "interrupted":
-        judge(1, f"EM was interrupted after {n} {unit}.")
+        judge("ending", 1, f"EM was interrupted after {n} {unit}.")
     elif why == "budget" and limit.spent:
-        judge(1, f"The budget of {limit} was used up after {n} {unit}, before EM had converged.")
+        judge("budget", 1, f"The budget of {limit} was used up after {n} {unit}, before EM had converged.")
     elif batched:
         last = np.abs(np.diff(history))[-1:]
         moving = bool(last.size and last[0] > AGREE)
         more = ", and the last still moved it: allow more (n_epochs)." if moving else "."
-        judge(int(moving), f"Stochastic EM ran for {n} {unit}; the objective may fall from one to the next{more}")
+        judge(
+            "ending",
+            int(moving),
+            f"Stochastic EM ran for {n} {unit}; the objective may fall from one to the next{more}",
+        )
     elif why == "converged":
-        judge(0, f"EM converged after {n} {unit}.")
+        judge("ending", 0, f"EM converged after {n} {unit}.")
     else:
-        judge(1, f"EM had not converged after {n} {unit}: allow more (n_iter), or a larger tol.")
+        judge("ending", 1, f"EM had not converged after {n} {unit}: allow more (n_iter), or a larger tol.")
 
 
 def _fell(judge: Judgement, source: Source, params: Any, history: np.ndarray, fall: float) -> None:
@@ -73,11 +82,17 @@ def _fell(judge: Judgement, source: Source, params: Any, history: np.ndarray, fa
     excuse = source.model.may_fall
     if fall and not (excuse and size < EXCUSED) and size > SPREADS * rounding(source, params):
         why = f" {excuse[0].upper()}{excuse[1:]}." if excuse else ""
-        judge(2, f"The objective fell at an iteration, by {size:.2g} nats a row, beyond rounding.{why}")
+        judge(
+            "monotone",
+            2,
+            f"The objective fell at an iteration, by {size:.2g} nats a row, beyond rounding.{why}",
+            value=size,
+            limits=(0.0, 0.0),
+        )
     elif fall and excuse:
-        judge(0, f"The objective never fell, but for rounding and little else: {excuse}.")
+        judge("monotone", 0, f"The objective never fell, but for rounding and little else: {excuse}.")
     else:
-        judge(0, "The objective never fell, beyond rounding.")
+        judge("monotone", 0, "The objective never fell, beyond rounding.")
 
 
 def rounding(source: Source, params: Any) -> float:
@@ -110,10 +125,20 @@ def thin(source: Source, ends: np.ndarray) -> bool:
 def _agreed(judge: Judgement, source: Source, ends: np.ndarray) -> None:
     near, n = _near(source, ends), len(ends)
     if n == 1:
-        judge(1, "There was one start, and there may be better optima: use n_starts=4 or more.")
+        judge("initialisation", 1, "There was one start, and there may be better optima: use n_starts=4 or more.")
     elif near == 1:
-        judge(1, f"Only one of {n} starts reached the best optimum: use more, there may be a better one.")
+        judge(
+            "initialisation",
+            1,
+            f"Only one of {n} starts reached the best optimum: use more, there may be a better one.",
+        )
     elif 4 * near < n:
-        judge(1, f"Only {near} of {n} starts reached the best optimum: use more, there may be a better one.")
+        judge(
+            "initialisation",
+            1,
+            f"Only {near} of {n} starts reached the best optimum: use more, there may be a better one.",
+        )
     else:
-        judge(0, f"{near} of {n} starts reached the best optimum.")
+        judge(
+            "initialisation", 0, f"{near} of {n} starts reached the best optimum.", value=near / n, limits=(0.25, 0.0)
+        )

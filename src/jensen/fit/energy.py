@@ -30,6 +30,7 @@ from ..models.boltzmann import RBM, AbstractBoltzmann
 from ..models.deep_boltzmann import DBM, composed, stack_gains
 from ..process import computes, ready
 from . import cache
+from .base import AbstractResult
 from .keep import Keeper
 from .loop import Plan, Runner
 from .minibatch import first_batch, steps_per_epoch
@@ -45,7 +46,7 @@ BLOCK = 1000  # rows at once
 
 @computes
 @dataclasses.dataclass
-class EnergyFit:
+class EnergyFit(AbstractResult):
     """A fitted Boltzmann machine, and a verdict on it.
 
     machine:  fitted.   history: the pseudo log-likelihood at every step, nats, whole data.   why: how training ended,
@@ -80,16 +81,6 @@ class EnergyFit:
         ended: Any = {"why": self.why, "spent": self.options.get("budget"), "n_steps": len(self.history)}
         ended["skipped"] = self.n_skipped
         return diagnose_energy(weights, means, gap=gap, log_z=log_z, reverse=reverse, **ended)
-
-    @property
-    def verdict(self) -> Any:
-        """RELIABLE, DOUBTFUL or UNRELIABLE."""
-        return self.diagnosis.verdict
-
-    @property
-    def reasons(self) -> list[str]:
-        """Why, in sentences; the worst first."""
-        return self.diagnosis.reasons
 
     def __repr__(self) -> str:
         widths = "-".join(str(u.size) for u in self.machine.units)

@@ -1,34 +1,29 @@
 """`jensen.fit`: any model and data in; a posterior, and a verdict on it, out."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import optax
-
-from ..algorithms.budget import Budget
-from ..algorithms.method import AbstractMethod
-from ..errors import OptionError, check_count, check_seed, explain
-from ..families.base import AbstractFamily
-from ..gradients.base import AbstractEstimator
-from ..gradients.plans import AbstractPlan
-from ..methods.task import N_DRAWS, Task
-from ..models.host import surfaced
-from ..objectives.base import AbstractObjective
 from ..process import ready
-from . import cache
-from .choose import check_can, choose
-from .result import Fit
 
-LEAST_DRAWS = 50  # of which the tail that k-hat is read off has ten
-LEAST_ACCURACY = 1e-3  # a million independent draws
+if TYPE_CHECKING:
+    import numpy as np
+    import optax
+
+    from ..algorithms.method import AbstractMethod
+    from ..families.base import AbstractFamily
+    from ..gradients.base import AbstractEstimator
+    from ..gradients.plans import AbstractPlan
+    from ..objectives.base import AbstractObjective
+    from .result import Fit
+
 CHOSEN_ANEW = "checkpoint", "checkpoint_seconds", "on_chunk"  # of the one fit, not of those that are made like it
 
 
 @ready()
-@surfaced()
 def fit(
     model: Any,
     data: Any = None,
@@ -100,9 +95,8 @@ def fit(
     Returns:    `Fit`.
     Raises:     IncompatibleComposition, ModelError, DataError, OptionError, CheckpointError.
     """
-    _check_options(n_samples=n_samples, n_steps=n_steps, batch_size=batch_size, n_restarts=n_restarts, n_draws=n_draws)
-    _check_accuracy(accuracy)
-    _check_draws(n_draws)
+    from .run import run  # the algorithms take a second to import: `import jensen` does not wait for them
+
     given = {
         "family": family, "objective": objective, "gradient": gradient, "plan": plan, "optimizer": optimizer,
         "n_samples": n_samples, "n_steps": n_steps, "batch_size": batch_size, "early_stop": early_stop,
@@ -112,38 +106,6 @@ def fit(
         "checkpoint_seconds": None if checkpoint is None else checkpoint_seconds,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
-    cache.switch_on()
     of_all = {name: value for name, value in given.items() if name not in CHOSEN_ANEW}
     again = functools.partial(fit, method=method, budget=budget, progress=progress, **of_all)
-    task = Task(model, data, check_seed(seed, "fit"), Budget.parse(budget), progress, given, again)
-    chosen = choose(task, method)
-    check_can(chosen, task)
-    return chosen.run(task)
-
-
-def _check_accuracy(accuracy: float | None) -> None:
-    if accuracy is None:
-        return
-    number = isinstance(accuracy, int | float) and not isinstance(accuracy, bool)
-    if not (number and LEAST_ACCURACY <= accuracy <= 1):
-        wrong = f"it is no number from {LEAST_ACCURACY} to 1"
-        because = (
-            "it is the Monte Carlo error of a mean in posterior sds, which falls with the root of the number of draws"
-        )
-        raise OptionError(explain(f"accuracy={accuracy!r}", wrong, because, "accuracy=0.02"))
-
-
-def _check_options(**options: int | None) -> None:
-    for name, value in options.items():
-        if value is not None:
-            check_count(name, value)
-
-
-def _check_draws(n_draws: int | None) -> None:
-    if n_draws is not None and n_draws < LEAST_DRAWS:
-        wrong, because = (
-            f"{n_draws} draws are too few to judge a fit by",
-            "its k-hat is read off the largest fifth of them",
-        )
-        instead = f"n_draws={LEAST_DRAWS} or more (usual: {N_DRAWS})"
-        raise OptionError(explain(f"n_draws={n_draws}", wrong, because, instead))
+    return run(model, data, method, seed=seed, budget=budget, progress=progress, given=given, again=again)

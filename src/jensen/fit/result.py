@@ -16,7 +16,7 @@ from ..algorithms.budget import Budget
 from ..arrays import given, in_double, lifted
 from ..compiled import key_for
 from ..diagnostics.marginals import Marginals
-from ..diagnostics.verdict import Diagnosis, Verdict
+from ..diagnostics.verdict import Diagnosis
 from ..errors import ModelError, OptionError, check_seed, explain
 from ..families.base import AbstractFamily
 from ..function import Static
@@ -25,6 +25,7 @@ from ..models.coordinates import constrainer
 from ..process import computes
 from . import drawing
 from .attempt import Attempt
+from .base import AbstractResult
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +44,7 @@ def _own_precision(method: Callable) -> Callable:
 
 @computes
 @dataclasses.dataclass
-class Fit:
+class Fit(AbstractResult):
     """A fitted q, and a verdict on it.
 
     family:     the fitted q.   model: the model with its trained parameters (None in a fit loaded without it).
@@ -102,16 +103,6 @@ class Fit:
 
     # ---- the verdict ------------------------------------------------------------------------------------------
     @property
-    def verdict(self) -> Verdict:
-        """RELIABLE, DOUBTFUL or UNRELIABLE."""
-        return self.diagnosis.verdict
-
-    @property
-    def reasons(self) -> list[str]:
-        """Why, in sentences; the worst first."""
-        return self.diagnosis.reasons
-
-    @property
     def khat(self) -> float:
         """Pareto k-hat of the importance weights log p - log q (95th percentile over rows for a latent per row)."""
         return self.diagnosis.khat
@@ -141,6 +132,19 @@ class Fit:
             wrong, because = "q has no density that can be evaluated", "it is made of the weights p / q of q's draws"
             instead = "a family with a density (MeanField, FullRank, RealNVP), or fit.against(draws)"
             raise ModelError(explain(asked, wrong, because, instead))
+
+    def numbers(self) -> dict[str, Any]:
+        """What it is known by, for a program: the diagnosis, the method and what it cost, the trail, the summary."""
+        d = self.diagnosis
+        table = {str(name): row for name, row in self.summary().to_dict("index").items()}
+        return {
+            "khat": d.khat, "ess": d.ess, "elbo": d.elbo, "elbo_se": d.elbo_se, "log_evidence": d.log_evidence,
+            "log_evidence_se": d.log_evidence_se, "method": self.options.get("method", "gradient"),
+            "corrected": self.corrected, "budget": self.options.get("budget"),
+            "evaluations": self.options.get("evaluations"), "n_steps": len(self.history), "why": self.why,
+            "seconds": self.seconds, "step_size": self.step_size, "seed": self.seed, "options": self.options,
+            "trail": [vars(a) for a in self.trail], "summary": table,
+        }  # fmt: skip
 
     def __repr__(self) -> str:
         method = self.options.get("method")

@@ -345,7 +345,7 @@ class Rungs:
         if not diagnosis.details["open"]:
             tried = [(s.name, s.solution, s.home) for s in self.steps]
             notes = disagreement(at_home, home_weighed, tried, self.target)
-            diagnosis = noted(diagnosis, notes)
+            diagnosis = noted(diagnosis, "rungs_agree", notes)
             diagnosis.details["faults"] += len(notes)
             diagnosis.details["open"] |= bool(notes)
         spent, cost = time.perf_counter() - began, self.target.budget.used - used

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from ..diagnostics.checks import Judged, from_sentences
 from ..errors import CheckpointError, JensenError, explain
 from ..function import Function
 from ..tree import Layout, is_record
@@ -204,6 +205,7 @@ class Reader:
         if not is_record(cls):
             raise self.refuse(f"`{code['class']}` is no record", BY_HAND, OTHER_VERSION)
         values = {n: self.decode(v, f"{path}.{n}", getattr(like, n, _MISSING)) for n, v in code["fields"].items()}
+        values = _upgraded(cls, values)
         names = getattr(cls, "_fields", None) or [f.name for f in dataclasses.fields(cls)]
         kept = {n for n in values if isinstance(getattr(cls, n, None), functools.cached_property)}
         given = set(values) - kept
@@ -250,6 +252,17 @@ class Reader:
         if found is None or not issubclass(found, base):
             raise self.refuse(f"there is no class `{name}`", BY_HAND, OTHER_VERSION)
         return found
+
+
+def _upgraded(cls: type, values: dict[str, Any]) -> dict[str, Any]:
+    """Of the first format, which kept sentences where there are checks now."""
+    if "reasons" not in values or "verdict" not in values:
+        return values
+    checks = from_sentences(values["verdict"], values["reasons"])
+    rest = {name: value for name, value in values.items() if name not in ("verdict", "reasons")}
+    if issubclass(cls, Judged):
+        return rest | {"verdict": values["verdict"], "checks": checks}
+    return rest | {"diagnosis": Judged(values["verdict"], checks)}
 
 
 KINDS = {name.removeprefix("_read_") for name in vars(Reader) if name.startswith("_read_")}

@@ -11,7 +11,8 @@ import numpy as np
 from .. import families, gradients, objectives
 from ..arrays import in_force, lifted
 from ..batch import Batch
-from ..errors import JensenError, ModelError, OptionError, explain
+from ..data.load import load_table
+from ..errors import JensenError, ModelError, OptionError, check_count, explain
 from ..facts import Fact
 from ..families.base import AbstractFamily
 from ..fit import defaults
@@ -67,16 +68,15 @@ class Refused(NamedTuple):
 
 def prepare(model: Any, data: Any, family: Any, objective: Any, batch_size: int | None, seed: int) -> Subject:
     """The parts as `fit` would make them. Raises: as `fit`."""
-    from ..fit.fit import _batch_size, _check_options, _open
-
-    _check_options(batch_size=batch_size)
-    model, rows = as_model(model, _open(Path(data)) if isinstance(data, (str, Path)) else data)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
+    model, rows = as_model(model, load_table(data) if isinstance(data, str | Path) else data)
     model = model.twin()
     rows = as_rows(rows, divisible=Fact.MINIBATCH in model.facts)
     if model.plated and rows is None:
         asked = "`gradient_lab` of a model with a latent for each row"
         raise ModelError(explain(asked, "data is None", "there are no rows", "gradient_lab(model, data=data)"))
-    model, rows, batch_size = model.lifted(), lifted(rows), _batch_size(model, rows, batch_size)
+    model, rows, batch_size = model.lifted(), lifted(rows), defaults.batch_size_for(model, rows, batch_size)
     rows = some_rows(rows) if isinstance(rows, MappedArray) else rows
     made = defaults.named("objective", objective, defaults.exported(objectives)) or objectives.ELBO()
     chosen = defaults.named("family", family, defaults.exported(families)) or defaults.default_family(model)

@@ -48,7 +48,7 @@ def _last(fit: Any, attempt: Any) -> str:
         return "it was asked for by name"
     if attempt.verdict == "RELIABLE":
         return "it passed every check"
-    spent = any("budget was used up" in reason for reason in fit.reasons)
+    spent = any(c.code == "budget" for c in fit.diagnosis.checks)
     return "the budget was used up" if spent else "it was the last to be tried"
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.utils.validation import check_is_fitted
 
+from ..diagnostics.checks import Check, Judged, Verdict
 from ..errors import check_count
 from ..fit.em import EMFit, em
 from ..models.em import AbstractEM
@@ -107,9 +108,8 @@ class AbstractEMModel(AbstractTableModel):
 
 def bare_fit(model: AbstractEM, params: Any) -> EMFit:
     """An `EMFit` around parameters that another library has fitted."""
-    from ..diagnostics.verdict import Verdict
-
-    why = ["The parameters were fitted elsewhere: nothing is known of the iterations."]
+    why = "The parameters were fitted elsewhere: nothing is known of the iterations."
+    judged = Judged(Verdict.DOUBTFUL, [Check("ending", 1, why)])
     nan, one = float("nan"), np.array([float("nan")])
     return EMFit(
         model,
@@ -120,8 +120,7 @@ def bare_fit(model: AbstractEM, params: Any) -> EMFit:
         0,
         True,
         one,
-        Verdict.DOUBTFUL,
-        why,
+        judged,
         model.n_parameters(params),
         1.0,
         0.0,
