@@ -273,10 +273,8 @@ def test_a_fit_goes_on_where_it_stopped():
 
 def test_what_cannot_go_on_says_so(tmp_path):
     normal = LogDensity(lambda z: -0.5 * (z**2).sum(), 2)
-    by_gradients = jn.fit(normal, method="gradient", n_steps=50, progress=False)
     jn.fit(normal, progress=False).save(tmp_path / "fit")
-    for fit in (by_gradients, jn.load(tmp_path / "fit")):
-        with pytest.raises(OptionError, match="instead"):
-            fit.more("seconds:1")
+    with pytest.raises(OptionError, match="instead"):
+        jn.load(tmp_path / "fit").more("seconds:1")
     with pytest.raises(OptionError, match="budget"):
         jn.fit(normal, progress=False).more("soon")

@@ -109,6 +109,11 @@ class Judged:
         """The checks' sentences."""
         return [c.sentence for c in self.checks]
 
+    @classmethod
+    def of(cls, checks: Sequence[Check]) -> "Judged":
+        """What follows from these."""
+        return cls(LEVELS[max((c.level for c in checks), default=0)], ordered(checks))
+
 
 class Judgement:
     """Collects checks; the worst level wins."""

@@ -1,10 +1,13 @@
 """What every fit can say of itself, whatever made it."""
 
 import abc
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..algorithms.budget import Budget
 from ..diagnostics.checks import Judged, Verdict
+from ..errors import OptionError, explain
 from ..jsonable import jsonable
 
 if TYPE_CHECKING:
@@ -18,6 +21,24 @@ class AbstractResult(abc.ABC):
     """
 
     diagnosis: Judged
+    onward: Callable[..., Any] | None = None  # goes on with it: of a fit made in this process
+
+    def more(self, budget: str | float, progress: bool | None = None) -> Any:
+        """A fit that goes on where this one stopped, with the trail and the history continued; this one stays as it is.
+
+        Of the ladder:   chains of the No-U-Turn sampler from where its draws are; the better of the two, by their verdicts.
+        Of gradients:    further steps from the fitted q and model, unless the verdict is worse after them.
+        EM, a machine:   further iterations from the parameters, and steps from the chains.
+        Arguments:  budget: as of `fit`: "seconds:60", "evaluations:100000", or a number of seconds.
+        Raises:     OptionError for a fit from a file, and of the ladder for a density without gradient, and where a wall or
+                    an improper direction is in the way.
+        Example:    fit = jn.fit(model, budget="seconds:5"); fit = fit.more("seconds:60")
+        """
+        if self.onward is None:
+            because = "what it was made of is not kept in a file; or chains cannot go where it ends"
+            instead = 'jn.fit(model, data, budget="seconds:600"), or checkpoint=... for a fit that goes step by step'
+            raise OptionError(explain("fit.more(...)", "there is nothing to go on from", because, instead))
+        return self.onward(self, Budget.parse(budget), progress)
 
     @property
     def verdict(self) -> Verdict:

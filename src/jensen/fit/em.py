@@ -1,6 +1,7 @@
 """`jensen.em`: expectation maximisation of any `AbstractEM` model, on data in memory or on disk, with a verdict."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -163,7 +164,25 @@ def em(
     way = Way(n_starts, init, n_iter, tol, batch_size, n_epochs, decay, delay, seed)
     keeper = Keeper(checkpoint, "EM", checkpoint_seconds)
     with jax.enable_x64(wide if double is None else double):
-        return _em(model, data, weights, params, way, limit, keeper, progress, on_chunk)
+        out = _em(model, data, weights, params, way, limit, keeper, progress, on_chunk)
+    out.onward = functools.partial(_go_on, data, weights, way, double)
+    return out
+
+
+def _go_on(
+    data: Any, weights: Any, way: "Way", double: bool | None, fit: EMFit, budget: Budget, progress: Any
+) -> EMFit:
+    """Iterations from where the fit is; what its starts said stands."""
+    how = {name: value for name, value in way._asdict().items() if name not in ("n_starts", "init")}
+    more = em(
+        fit.model, data, weights=weights, params=fit.params, double=double, budget=budget, progress=progress, **how
+    )  # fmt: skip
+    starts = [c for c in fit.diagnosis.checks if c.code == "initialisation"]
+    more.diagnosis = Judged.of([*more.diagnosis.checks, *starts])
+    more.starts = np.where(fit.starts == np.nanmax(fit.starts), more.objective, fit.starts)
+    more.history, more.n_iter = np.concatenate([fit.history, more.history]), fit.n_iter + more.n_iter
+    more.seconds += fit.seconds
+    return more
 
 
 class Way(NamedTuple):

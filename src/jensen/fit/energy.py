@@ -282,10 +282,22 @@ def fit_energy(
         "budget": str(limit) if stopped else None,
         "mean": np.asarray(rows).mean(0, dtype=np.float64),
     }
-    return EnergyFit(
+    out = EnergyFit(
         algorithm.assemble(params), rows, history, why, outcome.seconds, seed,
         int(outcome.carry.monitor.skipped), options, last if algorithm.persistent else None, held_out,
     )  # fmt: skip
+    out.onward = functools.partial(_go_on, chosen, optimizer, batch_size)
+    return out
+
+
+def _go_on(method: Any, optimizer: Any, batch_size: int, fit: EnergyFit, budget: Budget, progress: Any) -> EnergyFit:
+    """Steps from where the machine and its chains are."""
+    how = {"batch_size": batch_size, "seed": fit.seed + len(fit.history), "budget": budget, "progress": progress}
+    kept = {"held_out": fit.held_out, "chains": fit.chains}
+    more = fit_energy(fit.machine, fit.rows, method=method, optimizer=optimizer, **how, **kept)
+    more.history, more.n_skipped = np.concatenate([fit.history, more.history]), fit.n_skipped + more.n_skipped
+    more.seconds, more.seed = fit.seconds + more.seconds, fit.seed
+    return more
 
 
 @ready()

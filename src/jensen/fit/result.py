@@ -12,12 +12,11 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import PyTree
 
-from ..algorithms.budget import Budget
 from ..arrays import given, in_double, lifted
 from ..compiled import key_for
 from ..diagnostics.marginals import Marginals
 from ..diagnostics.verdict import Diagnosis
-from ..errors import ModelError, OptionError, check_seed, explain
+from ..errors import ModelError, check_seed, explain
 from ..families.base import AbstractFamily
 from ..function import Static
 from ..models.base import AbstractModel
@@ -85,21 +84,6 @@ class Fit(AbstractResult):
     def precision(self) -> Any:
         """Context in which the fit's arrays keep their digits."""
         return jax.enable_x64(self.double)
-
-    def more(self, budget: str | float, progress: bool | None = None) -> "Fit":
-        """A fit that goes on where this one stopped: chains of the No-U-Turn sampler from where its draws are.
-
-        Arguments:  budget: as of `fit`: "seconds:60", "evaluations:100000", or a number of seconds.
-        Returns:    the better of the two, by their verdicts, with the trail continued; this one stays as it is.
-        Raises:     OptionError for a fit by stochastic gradients (a checkpoint goes on with it), for a loaded one, for a
-                    density without gradient, and where a wall or an improper direction is in the way.
-        Example:    fit = jn.fit(model, budget="seconds:5"); fit = fit.more("seconds:60")
-        """
-        if self.onward is None:
-            because = "chains start from a ladder's steps, which a fit by gradients, or one from a file, has not"
-            instead = 'jn.fit(model, data, budget="seconds:600"), or checkpoint=... for a fit by gradients'
-            raise OptionError(explain("fit.more(...)", "there is nothing to go on from", because, instead))
-        return self.onward(self, Budget.parse(budget), progress)
 
     # ---- the verdict ------------------------------------------------------------------------------------------
     @property

@@ -91,18 +91,17 @@ class Hoffman(AbstractSideBySide):
         "q follows its bound; the model learns from draws of q that a few steps of Hamiltonian Monte Carlo improved."
     )
 
+    def start_of(self, family):
+        return family.start  # before the chain
+
     def algorithm(self, parts, optimiser, n_samples):
         return mcmc_improved.Hoffman(parts, optimiser, n_samples, **self.options())
 
 
 @dataclasses.dataclass(frozen=True)
-class VCD(AbstractSideBySide):
+class VCD(Hoffman):
     """Variational contrastive divergence: `algorithms.VCD`. Arguments as for `Hoffman`; alpha: in (0, 1], 1 is VCD."""
 
-    n_steps: int = 8
-    n_leapfrog: int = 5
-    step_size: float = 0.05
-    target: float = 0.9
     alpha: float = 1.0
     name: ClassVar = "vcd"
     about: ClassVar = (

@@ -1,6 +1,9 @@
 """Methods that the compiled loop iterates: one fit of a family, or two where the second is richer."""
 
 import abc
+import dataclasses
+import functools
+import time
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
@@ -11,6 +14,7 @@ import numpy as np
 
 from .. import families
 from ..algorithms.adam import adam
+from ..algorithms.budget import Budget
 from ..algorithms.descent import AbstractDescent, Optimiser
 from ..algorithms.method import AbstractMethod, Problem
 from ..arrays import in_force, lifted
@@ -37,6 +41,7 @@ OF_LOOP = frozenset({
     "n_draws", "optimizer", "n_samples", "n_steps", "batch_size", "n_restarts", "checkpoint", "checkpoint_seconds",
     "early_stop", "average", "donate", "on_chunk",
 })  # fmt: skip
+OF_THE_FIRST = "checkpoint", "checkpoint_seconds", "n_steps"  # a fit that goes on has a budget
 AXES = frozenset({"family", "objective", "gradient", "plan"})
 OF_ITS_OWN = "it has objectives of its own, one for the model and one for q, and needs no gradient estimator"
 
@@ -78,6 +83,10 @@ class AbstractTrained(AbstractMethod):
     def made(self, at: Setting) -> Made:
         """The algorithm, of parts that the judge has passed.   Raises: IncompatibleComposition, OptionError."""
 
+    def start_of(self, family: AbstractFamily) -> AbstractFamily:
+        """What further steps of a fitted family begin with."""
+        return family
+
     def asked(self, task: Task) -> dict[str, Any]:
         """The options of `fit`, and those of one's own that `fit` has too."""
         return task.given
@@ -87,8 +96,13 @@ class AbstractTrained(AbstractMethod):
         return trained(self, task, self.asked(task), model.lifted(), lifted(rows))
 
 
-def trained(method: AbstractTrained, task: Task, asked: dict[str, Any], model: AbstractModel, rows: Any) -> Fit:
-    """q fitted by the loop, and once more with a richer family where none was chosen and the checks ask for one."""
+def trained(
+    method: AbstractTrained, task: Task, asked: dict[str, Any], model: AbstractModel, rows: Any, sized: bool = False
+) -> Fit:
+    """q fitted by the loop, and once more with a richer family where none was chosen and the checks ask for one.
+
+    sized: the family is one that was fitted, and is gone on with.
+    """
     chosen = defaults.named("family", asked.get("family"), defaults.exported(families))
     optimizer, batch_size = asked.get("optimizer"), defaults.batch_size_for(model, rows, asked.get("batch_size"))
     n_steps, early_stop, average = (asked.get(name) for name in ("n_steps", "early_stop", "average"))
@@ -113,7 +127,7 @@ def trained(method: AbstractTrained, task: Task, asked: dict[str, Any], model: A
 
     def attempt(family: AbstractFamily) -> Fit:
         check_reads_row(model, family)
-        bound = in_force(defaults.bind(family, model, rows, task.seed))
+        bound = family if sized else in_force(defaults.bind(family, model, rows, task.seed))
         if isinstance(task.data, DynamicallyBinarized) and not bound.any_row:
             asked = f"`{type(bound).__name__}` for bits that are drawn anew"
             wrong, instead = "it has a q for the fitted rows alone", "Amortised(), or bits drawn once"
@@ -134,7 +148,24 @@ def trained(method: AbstractTrained, task: Task, asked: dict[str, Any], model: A
             second = attempt(richer)
             best = second if _score(second) >= _score(first) else first
             best.trail = [*first.trail, *second.trail]
+    best.onward = functools.partial(_go_on, method, task, asked, rows)
     return task.finished(best)
+
+
+def _go_on(
+    method: AbstractTrained, task: Task, asked: dict[str, Any], rows: Any, fit: Fit, budget: Budget, progress: Any
+) -> Fit:
+    """Further steps from the fitted q and model; the fit itself where the verdict is worse after them."""
+    task = dataclasses.replace(task, seed=task.seed + 1, budget=budget, progress=progress, began=time.perf_counter())
+    asked = {name: value for name, value in asked.items() if name not in OF_THE_FIRST}
+    with fit.precision():
+        more = trained(method, task, asked | {"family": method.start_of(fit.family)}, fit.model, rows, sized=True)
+    trail, history = [*fit.trail, *more.trail], np.concatenate([fit.history, more.history])
+    seconds = fit.seconds + more.seconds
+    best = more if _score(more)[0] >= _score(fit)[0] else fit
+    return dataclasses.replace(
+        best, trail=trail, history=history, seconds=seconds, seed=fit.seed, refit=fit.refit, onward=more.onward
+    )
 
 
 def no_m_step(model: AbstractModel) -> list[Problem]:
