@@ -17,7 +17,7 @@ from jensen.algorithms.mode_search import search_modes
 from jensen.algorithms.modes import Mode
 from jensen.algorithms.pace import CHEAP, LEAST_EFFORT, Pace
 from jensen.algorithms.target import Target, in_turn
-from jensen.diagnostics.solution import difference
+from jensen.diagnostics.difference import difference
 from jensen.errors import OptionError
 from jensen.models import LogDensity
 from jensen.samplers.kernel import Sampler

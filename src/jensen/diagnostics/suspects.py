@@ -19,6 +19,7 @@ EACH = 4  # particles that are looked at, of those on one side of one coordinate
 OUTWARD = 0.5  # sd, to where a marginal density is looked at again
 FEW = 4096  # draws, from which moments in the model's coordinates are taken
 SEEN = 0.5  # of what lies beyond a point, from which on draws that are there account for it
+PATIENT = 40  # Newton steps, from where a particle stayed: far from any conditional mode
 FALLS = 1.1  # least power of the distance with which a tail falls off: at 1 it has no mass
 
 
@@ -109,10 +110,10 @@ def held_beyond(target: Target, u: Float[np.ndarray, "n D"], q: Gaussian) -> lis
 def _tail(target: Target, u: np.ndarray, j: int, z: np.ndarray, scale: np.ndarray) -> Tail:
     """Of points on one side of coordinate j, at a distance of z sd, the nearest first."""
     b = np.delete(np.arange(target.dim), j)
-    there = conditional_modes(target, u, b, scale)
+    there = conditional_modes(target, u, b, scale, PATIENT)
     beyond = there.u.copy()
     beyond[:, j] += OUTWARD * np.sign(z) * scale[j]
-    further = conditional_modes(target, beyond, b, scale)
+    further = conditional_modes(target, beyond, b, scale, PATIENT)
     at, then = (f.value + 0.5 * b.size * LOG_2PI - 0.5 * np.linalg.slogdet(f.precision)[1] for f in (there, further))
     power = np.abs(z) * (at - then) / OUTWARD
     falls = there.reached & further.reached & (power > FALLS)

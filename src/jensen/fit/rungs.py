@@ -16,6 +16,7 @@ from ..algorithms.modes import modes_of
 from ..algorithms.searched import Searched
 from ..algorithms.solver import AbstractSolver, Solution
 from ..algorithms.target import Target
+from ..diagnostics.difference import difference
 from ..diagnostics.marginals import (
     MEAN_AND_SD,
     Marginals,
@@ -28,7 +29,7 @@ from ..diagnostics.marginals import (
 )
 from ..diagnostics.others import disagreement
 from ..diagnostics.psis import log_sum
-from ..diagnostics.solution import WEIGHED_ESS, Case, difference, judge_solution
+from ..diagnostics.solution import WEIGHED_ESS, Case, judge_solution
 from ..diagnostics.suspects import Known, looked_into
 from ..diagnostics.tails import improper_direction
 from ..diagnostics.verdict import ESS_USABLE, KHAT_USABLE, Diagnosis, Verdict, noted
