@@ -275,10 +275,14 @@ def test_a_vae_encodes_rows_by_improved_draws_and_scores_them_by_q0():
 
 
 def test_methods_with_options_on_the_command_line():
-    assert method("VCD(n_steps=4, alpha=0.5)") == jn.methods.VCD(n_steps=4, alpha=0.5) and method("vcd") == "vcd"
+    assert (
+        method("VCD(n_steps=4, alpha=0.5)") == jn.methods.VCD(n_steps=4, alpha=0.5)
+        and method("vcd") == jn.methods.VCD()
+    )
     for wrong, match in (
-        ("laplace(n=1)", "no such method"),
-        ("VCD(steps=4)", "arguments go to"),
+        ("laplace(n=1)", "unexpected keyword"),
+        ("nope(n=1)", "no such method"),
+        ("VCD(steps=4)", "made with these arguments"),
         ("VCD(4)", "keyword"),
     ):
         with pytest.raises(jn.OptionError, match=match):
