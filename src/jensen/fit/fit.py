@@ -101,7 +101,8 @@ def fit(
     given = {
         "family": family, "objective": objective, "gradient": gradient, "plan": plan, "optimizer": optimizer,
         "n_samples": n_samples, "n_steps": n_steps, "batch_size": batch_size, "early_stop": early_stop,
-        "average": average, "donate": donate or None, "n_restarts": None if is_count(n_restarts) and n_restarts == 1 else n_restarts,
+        "average": average, "donate": donate or None,
+        "n_restarts": None if is_count(n_restarts) and n_restarts == 1 else n_restarts,
         "n_draws": n_draws, "accuracy": accuracy, "on_chunk": on_chunk,
         "checkpoint": None if checkpoint is None else Path(checkpoint),
         "checkpoint_seconds": None if checkpoint is None else checkpoint_seconds,
