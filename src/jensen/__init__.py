@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from . import models as models
     from . import nets as nets
     from . import objectives as objectives
+    from . import testing as testing
     from . import zoo as zoo
     from .compiled import clear_caches as clear_caches
     from .diagnostics.compare import compare as compare

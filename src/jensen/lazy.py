@@ -23,7 +23,7 @@ def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]],
         setattr(sys.modules[package], name, value)
         return value
 
-    return load, lambda: sorted({*vars(sys.modules[package]), *home}), sorted(home)
+    return load, lambda: sorted({*vars(sys.modules[package]), *home}), list(home)
 
 
 def _imported(package: str) -> list[tuple[str, tuple[str, str]]]:

@@ -50,6 +50,8 @@ def check_can(method: AbstractMethod, task: Task) -> None:
         because = usual.why_not if method.fits == Ladder.fits else ONLY_FOR[method.fits]
         raise IncompatibleComposition(explain(asked, wrong, because, f"one of {names}, or no method"))
     unknown = [name for name in task.given if name not in method.takes]
+    if isinstance(task.data, DynamicallyBinarized) and not method.by_steps:
+        unknown.append("data drawn anew")
     if unknown:
         raise _not_taken(method, task, unknown)
     problems = method.problems(task)
