@@ -171,6 +171,7 @@ def test_an_option_that_the_method_does_not_have_is_refused(made, options, match
         (decoder, "pathfinder", "every row has a latent of its own"),
         (decoder, "flow", "every row has a latent of its own"),
         (decoder, Newton(), "every row has a latent of its own"),
+        (decoder, Twice(), "every row has a latent of its own"),
         (plain, "variational-em", "there is no M-step"),
     ],
 )

@@ -11,9 +11,10 @@ import jax
 
 from ..algorithms.budget import Budget
 from ..algorithms.contrastive_divergence import ContrastiveDivergence
+from ..algorithms.method import single_vector
 from ..algorithms.solver import AbstractSolver
 from ..data.load import load_table
-from ..errors import ModelError, OptionError, explain
+from ..errors import IncompatibleComposition, ModelError, OptionError, explain
 from ..facts import Fact
 from ..fit.auto import obstacle, solve
 from ..fit.defaults import batch_size_for
@@ -60,8 +61,8 @@ class Task:
             if model.plated and rows is None:
                 asked, because = "`fit` of a model with a latent for each row", "there are no rows"
                 raise ModelError(explain(asked, "data is None", because, "fit(model, data)"))
-            self.known = model, rows
-        return self.known[0].twin(), self.known[1]
+            self.known = model.twin(), rows
+        return self.known
 
     @property
     def batch_size(self) -> int | None:
@@ -75,6 +76,8 @@ class Task:
 
     def solved(self, solver: AbstractSolver | None) -> Any:
         """The fit by a solver, or by the whole ladder, weighed, judged and packed."""
+        for problem in single_vector(self):  # of a method that does not say so itself
+            raise IncompatibleComposition(explain("a solver on this model", *problem))
         model, rows = self.read(double=True)
         out = solve(
             model, rows, solver, self.seed, self.budget, self.n_draws, self.progress, self.given.get("accuracy")
