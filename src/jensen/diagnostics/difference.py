@@ -1,4 +1,4 @@
-"""How far a q is from its own weighted draws: moves of means and sds."""
+"""A q beside its own weighted draws: how far they move means and sds, and its ELBO by them."""
 
 import math
 from typing import Any
@@ -8,7 +8,9 @@ import numpy as np
 from ..algorithms.gaussian import Gaussian, Mixture
 from ..algorithms.heavy_tails import HeavyTails
 from ..algorithms.importance import Weighted
-from .marginals import NORMAL_QUARTILE
+from .marginals import NORMAL_QUARTILE, tail_error
+
+ELBO_ERROR, ELBO_SHARE = 100.0, 0.1  # nats, or of the value: errors of a number that says something
 
 
 def difference(q: Any, w: Weighted, names: list[str]) -> tuple[float, float, str]:
@@ -55,3 +57,18 @@ def moments(q: Any) -> tuple[np.ndarray, np.ndarray]:
         return q.mean, q.sd
     u = q.sample(np.random.default_rng(0), 4096)
     return u.mean(0), u.std(0)
+
+
+def elbo_of(q: Any, w: Weighted) -> tuple[float, float]:
+    """E_q[log p - log q] by weights q / proposal, which are bounded: the proposal's own heavy tails would decide the mean, and
+    for a density that falls off fast leave it none. From the draws where the density is defined; NaN where a few of them
+    decide it even so. Of a q with tails of its own, that of the Gaussian it is made of."""
+    log_q = np.asarray((q.base if isinstance(q, HeavyTails) else q).log_prob(w.u))
+    ratio = np.exp(log_q - w.log_q)
+    known = np.isfinite(w.log_p) & np.isfinite(log_q) & (ratio > 0)
+    if not known.any():
+        return -math.inf, math.inf
+    ratio, term = ratio[known] / ratio[known].mean(), (w.log_p - log_q)[known]
+    value = float((ratio * term).mean())
+    error = float(tail_error((ratio * (term - value))[:, None], np.full(1, float(known.sum())))[0][0])
+    return (value, error) if error < max(ELBO_ERROR, ELBO_SHARE * abs(value)) else (math.nan, math.inf)

@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ..algorithms.heavy_tails import HeavyTails
 from ..algorithms.importance import Weighted
 from ..algorithms.mode_search import SEEN
 from ..algorithms.searched import Searched
 from ..algorithms.solver import Solution
 from ..algorithms.target import OF_SD
 from .checks import Judgement, graded
-from .difference import difference
-from .marginals import LONG_TAIL, MEAN_AND_SD, SD, Marginals, Move, tail_error
+from .difference import difference, elbo_of
+from .marginals import LONG_TAIL, MEAN_AND_SD, SD, Marginals, Move
 from .verdict import ESS_GOOD, ESS_USABLE, KHAT_GOOD, KHAT_USABLE, Diagnosis, undetermined
 from .witness import Testimony
 
@@ -34,7 +33,6 @@ UNDEFINED = 0.001, 0.2
 WEIGHED_ESS = 0.5
 HELD = 0.1  # of a second moment: a twentieth of an sd, as where rungs must agree
 MISSED = 0.005, 0.05  # share of the mass
-ELBO_ERROR, ELBO_SHARE = 100.0, 0.1  # nats, or of the value: errors of a number that says something
 
 
 @dataclasses.dataclass
@@ -118,7 +116,7 @@ def judge_solution(case: Case) -> Diagnosis:
             "The budget was used up" + (" before the checks were passed: allow more." if judge.level else "."),
         )
     details["faults"] = judge.faults
-    elbo, elbo_se = _elbo(s.q, case.own or w)
+    elbo, elbo_se = elbo_of(s.q, case.own or w)
     if math.isnan(elbo):
         judge("elbo", 0, "The ELBO of q is not determined: a few draws far out decide it.")
     verdict, checks = judge.result()
@@ -126,21 +124,6 @@ def judge_solution(case: Case) -> Diagnosis:
     return Diagnosis(
         verdict, checks, w.khat, w.ess, elbo, elbo_se, float(evidence[0]), float(evidence[1]), len(w.u), details
     )
-
-
-def _elbo(q: Any, w: Weighted) -> tuple[float, float]:
-    """E_q[log p - log q] by weights q / proposal, which are bounded: the proposal's own heavy tails would decide the mean, and
-    for a density that falls off fast leave it none. From the draws where the density is defined; NaN where a few of them
-    decide it even so. Of a q with tails of its own, that of the Gaussian it is made of."""
-    log_q = np.asarray((q.base if isinstance(q, HeavyTails) else q).log_prob(w.u))
-    ratio = np.exp(log_q - w.log_q)
-    known = np.isfinite(w.log_p) & np.isfinite(log_q) & (ratio > 0)
-    if not known.any():
-        return -math.inf, math.inf
-    ratio, term = ratio[known] / ratio[known].mean(), (w.log_p - log_q)[known]
-    value = float((ratio * term).mean())
-    error = float(tail_error((ratio * (term - value))[:, None], np.full(1, float(known.sum())))[0][0])
-    return (value, error) if error < max(ELBO_ERROR, ELBO_SHARE * abs(value)) else (math.nan, math.inf)
 
 
 def _weights(judge: Judgement, w: Weighted, ess_good: float) -> None:

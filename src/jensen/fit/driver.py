@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,23 +20,19 @@ from ..arrays import in_double
 from ..batch import Batch
 from ..compiled import key_for
 from ..diagnostics.activity import activity
-from ..diagnostics.marginals import Marginals, Move, moved, of_draws
-from ..diagnostics.psis import psis
-from ..diagnostics.samples import diagnose_samples
-from ..diagnostics.verdict import FEW_DRAWS, Diagnosis, diagnose_global, diagnose_rows, noted, too_few
+from ..diagnostics.verdict import FEW_DRAWS, diagnose_rows, noted, too_few
 from ..errors import ModelError, OptionError
 from ..facts import Fact
-from ..function import Static, description
+from ..function import description
 from ..judge import Composition
 from ..models.base import AbstractModel
 from ..models.black_box import BlackBox
-from ..models.coordinates import constrainer
-from ..tree import Layout, length, split_trainable
+from ..tree import length, split_trainable
 from .attempt import Attempt
 from .checkpoint import Clock, check_writable, load_carry, or_warned, save_carry
-from .drawing import constrained, draw
-from .evaluate import draws_global, draws_rows, draws_streamed, draws_within, gradients_of
+from .evaluate import draws_global, draws_rows, draws_streamed, draws_within
 from .loop import Carry, Outcome, Plan, Runner
+from .measured import constrained_draws, diagnosis_by_draws, global_diagnosis, reported_by
 from .minibatch import MappedArray, Stream, n_rows, steps_per_epoch
 from .monitor import PATIENCE
 from .nowhere import never_finite, too_large
@@ -51,7 +46,6 @@ VERDICT, TRIALS = 0.2, 0.4  # of the budget: kept for the verdict; for the step-
 STEPPING = 0.5  # of what is left: one chunk, at most
 NOISE = 4.0  # sd of the objective below its start, from which it has fallen
 EVALUATED_ROWS, DRAWS_A_ROW = 100, 200
-MANY_DRAWS = 8  # times as many, without densities, where these settle what is reported
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,11 +88,8 @@ class Job:
         return int(np.clip(max(self.n_steps // 50, min(epoch, self.n_steps // 10)), 100, 1000))
 
 
-def _lanes(algorithm: AbstractDescent, job: Job) -> Any:
-    return Restarts(algorithm, job.n_restarts) if job.n_restarts > 1 else algorithm
-
-
 def _runner(algorithm: Any, job: Job) -> Runner:
+    algorithm = Restarts(algorithm, job.n_restarts) if job.n_restarts > 1 else algorithm
     stream, capacity = None, Plan().capacity
     if isinstance(job.rows, MappedArray):
         row_bytes = max(1, int(np.prod(job.rows.shape[1:])) * job.rows.dtype.itemsize)
@@ -141,7 +132,7 @@ def _shifted_start(algorithm: AbstractDescent, job: Job, composition: Compositio
     Raises: ModelError if none of 60 starts has a finite log density and gradient.
     """
     family = algorithm.parts.family
-    still = _runner(_lanes(algorithm, job), job)
+    still = _runner(algorithm, job)
     if not job.tuned and _alive(still, still.init(job.seed, 0.0)):
         raise OptionError(too_large(job.asked_step))
     params, rest = split_trainable(family)
@@ -152,7 +143,7 @@ def _shifted_start(algorithm: AbstractDescent, job: Job, composition: Compositio
         moved = [a + spread * jr.normal(k, a.shape, a.dtype) for a, k in zip(leaves, keys, strict=True)]
         shifted = eqx.combine(jax.tree.unflatten(treedef, moved), rest)
         candidate = eqx.tree_at(lambda a: a.parts.family, algorithm, shifted)
-        runner = _runner(_lanes(candidate, job), job)
+        runner = _runner(candidate, job)
         if _alive(runner, runner.init(job.seed)):
             return candidate
         if job.limit.spent:
@@ -222,7 +213,7 @@ def drive(algorithm: AbstractDescent, composition: Composition, job: Job) -> Fit
 def _drive(algorithm: AbstractDescent, composition: Composition, job: Job) -> Fit:
     label = type(composition.family).__name__
     path = None if job.checkpoint is None else job.checkpoint / f"{label}.ckpt"
-    runner = _runner(_lanes(algorithm, job), job)
+    runner = _runner(algorithm, job)
     fingerprint, history, step_size = "", np.zeros(0), None
     carry = None
     if path is not None:
@@ -317,15 +308,15 @@ def _result(algorithm, composition, job, runner, outcome, history, step_size) ->
     if Fact.LOG_RATIO not in parts.family.facts:
         value = composition.objective.sense * float(np.mean(history[-job.window :])) if len(history) else np.nan
         more = {"complete": complete, "value": value, "seed": job.seed}
-        diagnosis = _diagnosis_by_draws(parts.model, rows, z, log_p, common | more)
+        diagnosis = diagnosis_by_draws(parts.model, rows, z, log_p, common | more)
     elif parts.model.plated:
         layers = activity(z, getattr(parts.model, "site_kinds", {}))
         learned = bool(jax.tree.leaves(split_trainable(parts.model)[0]))
         diagnosis = diagnose_rows(log_p - log_q, n_rows(job.rows), layers=layers, learned=learned, **common)
     else:
-        more = functools.partial(_constrained_draws, parts, rows, job.seed)
-        marginals = _marginals(parts.model, z, log_p, log_q, more)
-        diagnosis = _global_diagnosis(z, log_p, log_q, marginals, common | {"complete": complete})
+        more = functools.partial(constrained_draws, parts, rows, job.seed)
+        marginals = reported_by(parts.model, z, log_p, log_q, more)
+        diagnosis = global_diagnosis(z, log_p, log_q, marginals, common | {"complete": complete})
     enough = min(FEW_DRAWS, DRAWS_A_ROW) if parts.model.plated else FEW_DRAWS
     also = {
         "few_draws": too_few(n, enough), "model_parameters": _also_fitted(parts.model),
@@ -390,45 +381,6 @@ def _paid_for(job: Job, runner: Runner, composition: Composition, n: int, rows: 
     at_once, judged = (job.first, n_rows(rows)) if composition.model.plated else (None, 1)
     cells = composition.n_samples * job.n_restarts * (1 if at_once is None else length(at_once.rows))
     return int(min(n, max(job.limit.room(runner.seconds / cells * judged), 2)))
-
-
-def _marginals(model: Any, z: Any, log_p: Any, log_q: Any, more: Callable[[int], Any]) -> tuple[Marginals, Move]:
-    """Of what is reported, by q's own draws (many more of them where that settles it), and how far the weights move it."""
-    shown = constrained(constrainer(model), z)
-    names, s = Layout(jax.tree.map(lambda a: a.shape[1:], shown)).names(), len(log_p)
-    x, log_w = _flat(shown), np.asarray(log_p, np.float64) - np.asarray(log_q, np.float64)
-    move = moved(x, np.full(s, -math.log(s)), psis(log_w).log_weights, names)
-    found = of_draws(x, names)
-    if (found.undetermined > move.undetermined).any():
-        found = of_draws(_flat(more(MANY_DRAWS * s)), names)
-    return found.marked(move.undetermined), move
-
-
-def _constrained_draws(parts: Any, rows: Any, seed: int, n: int) -> Any:
-    arrays, static = eqx.partition((parts.family, constrainer(parts.model)), eqx.is_array)
-    return jax.device_get(draw(Static(static), arrays, jr.key_data(key_for(seed, "marginals")), n, rows, False))
-
-
-def _flat(tree: Any) -> np.ndarray:
-    leaves = [np.asarray(a, np.float64) for a in jax.tree.leaves(tree)]
-    return np.concatenate([a.reshape(len(a), -1) for a in leaves], 1)
-
-
-def _global_diagnosis(
-    z: Any, log_p: np.ndarray, log_q: np.ndarray, reported: tuple[Marginals, Move], common: dict
-) -> Diagnosis:
-    names = Layout(jax.tree.map(lambda a: a.shape[1:], z)).names()
-    return diagnose_global(log_p, log_q, _flat(z), names, marginals=reported[0], move=reported[1], **common)
-
-
-def _diagnosis_by_draws(model: AbstractModel, rows: Any, z: Any, log_p: np.ndarray, common: dict) -> Diagnosis:
-    """Of a family without log q: by Stein's identities."""
-    grads, lead = gradients_of(model, z, rows), log_p.shape
-    flat = lambda tree: np.concatenate(
-        [np.asarray(a, np.float64).reshape(*lead, -1) for a in jax.tree.leaves(tree)], -1
-    )
-    names = Layout(jax.tree.map(lambda a: a.shape[len(lead) :], z)).names()
-    return diagnose_samples(flat(z), None if grads is None else flat(grads), names, log_p=log_p, **common)
 
 
 def _some_rows(job: Job) -> Any:

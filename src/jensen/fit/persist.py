@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import re
 import secrets
@@ -30,6 +29,7 @@ from ..diagnostics.verdict import Diagnosis
 from ..errors import CheckpointError, JensenError, OptionError, explain, is_count
 from ..facts import Fact
 from ..families.base import AbstractDistribution, AbstractFamily
+from ..jsonable import plain, real
 from ..models.base import AbstractModel
 from ..models.coerce import as_model
 from ..models.coordinates import Coordinates, coordinates_of
@@ -69,10 +69,10 @@ def save(fit: Fit, folder: str | Path) -> Path:
         "x64": fit.double,
         "corrected": fit.corrected,
         "verdict": str(fit.verdict),
-        "options": _plain({**fit.options, "plated": bool(fit.plated), "local": local}),
-        "diagnosis": _plain(fit.diagnosis.to_json()),
-        "trail": _plain([dataclasses.asdict(a) for a in fit.trail]),
-        **{name: _plain(getattr(fit, name)) for name in SCALARS},
+        "options": plain({**fit.options, "plated": bool(fit.plated), "local": local}),
+        "diagnosis": plain(fit.diagnosis.to_json()),
+        "trail": plain([dataclasses.asdict(a) for a in fit.trail]),
+        **{name: plain(getattr(fit, name)) for name in SCALARS},
         "family": family,
         "draws": encode(fit.draws, "draws", arrays),
         "model": _encode_model(fit.model, arrays),
@@ -235,7 +235,7 @@ def _read(
         saved, known = _saved_model(meta, read("model"), model), meta["coordinates"]
         plated, n_index = bool(meta["options"]["plated"]), meta["index_rows"]
         _must(folder, n_index is None or is_count(n_index), f"number of rows is {n_index!r}")
-        numbers: dict[str, Any] = {name: _real(meta[name]) for name in SCALARS}
+        numbers: dict[str, Any] = {name: real(meta[name]) for name in SCALARS}
         numbers |= {name: read(name).get(name) for name in NUMBERS}
         decoded = read("family").decode(meta["family"], "family", **({} if family is None else {"like": family}))
         _must(
@@ -247,10 +247,10 @@ def _read(
             family=decoded,
             model=saved,
             rows=None if n_index is None else {"index": jnp.arange(n_index)},
-            diagnosis=Diagnosis.from_json(_real(meta["diagnosis"])),
+            diagnosis=Diagnosis.from_json(real(meta["diagnosis"])),
             draws=read("draws").decode(meta["draws"], "draws"),
-            options=_real(meta["options"]),
-            trail=[Attempt(**_real(a)) for a in meta["trail"]],
+            options=real(meta["options"]),
+            trail=[Attempt(**real(a)) for a in meta["trail"]],
             corrected=meta.get("corrected", "none"),
             proposals=(read("p").get(PROPOSALS[0]), read("q").get(PROPOSALS[1])) if PROPOSALS[0] in arrays else None,
             double=double,
@@ -318,28 +318,6 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "unknown"
     return found
-
-
-def _plain(value: Any) -> Any:
-    """As JSON: numbers that JSON lacks are tagged; what is not data is shown as text."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, (np.generic, np.ndarray, jax.Array)):
-        return _plain(value.tolist())
-    if value is None or type(value) in (bool, int, str):
-        return value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else {"$": "float", "value": repr(float(value))}
-    return str(value)
-
-
-def _real(value: Any) -> Any:
-    """Inverse of `_plain`."""
-    if isinstance(value, dict):
-        return float(value["value"]) if value.get("$") == "float" else {k: _real(v) for k, v in value.items()}
-    return [_real(v) for v in value] if isinstance(value, list) else value
 
 
 # ---- the model --------------------------------------------------------------------------------------------------
