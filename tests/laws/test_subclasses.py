@@ -13,6 +13,7 @@ import jensen as jn
 from jensen import families as F
 from jensen import gradients as G
 from jensen import objectives as O
+from jensen.cell_examples import exported
 from jensen.errors import ModelError
 from jensen.facts import Fact
 from jensen.families import base
@@ -21,7 +22,7 @@ from jensen.models.components import Bernoulli, Categorical, Poisson
 from jensen.models.factor import LinearGaussian
 from jensen.models.gaussian_components import Gaussians
 
-EXPORTED = {n: c for n, c in vars(F).items() if isinstance(c, type) and issubclass(c, base.AbstractFamily)}
+EXPORTED = exported(F, base.AbstractFamily)
 ROWS, KEY = jnp.arange(15.0).reshape(5, 3), jr.key(0)
 FIT = {"progress": False, "n_draws": 512}
 

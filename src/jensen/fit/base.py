@@ -23,6 +23,10 @@ class AbstractResult(abc.ABC):
     diagnosis: Judged
     onward: Callable[..., Any] | None = None  # goes on with it: of a fit made in this process
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what it goes on with, which is code: a copy in another process is as one from a file."""
+        return {name: value for name, value in vars(self).items() if name != "onward"}
+
     def more(self, budget: str | float, progress: bool | None = None) -> Any:
         """A fit that goes on where this one stopped, with the trail and the history continued; this one stays as it is.
 
