@@ -1,7 +1,8 @@
 """What the algorithms that follow an estimated gradient share: the optimiser, the state, one step."""
 
 import abc
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -9,6 +10,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from ..batch import Batch
+from ..errors import OptionError, explain
 from ..function import Function
 from ..gradients.base import Estimate
 from ..objectives.base import AbstractObjective
@@ -21,11 +23,40 @@ else:
     from equinox import AbstractVar
 
 
+class Hints(NamedTuple):
+    """What an error about an optimiser says: which way steps go, a step size, and an optimiser."""
+
+    way: str
+    step_size: str
+    instead: str
+
+
 class Optimiser:
     """An Optax transformation with value equality: `optax.adam(1e-2)` made twice is one cache key."""
 
     def __init__(self, transformation: optax.GradientTransformation):
         self.init, self.update = Function(transformation.init), Function(transformation.update)
+
+    @classmethod
+    def parse(
+        cls,
+        optimizer: Any,
+        of_size: Callable[[float], optax.GradientTransformation],
+        usual: optax.GradientTransformation,
+        hints: Hints,
+    ) -> "Optimiser":
+        """From an Optax transformation, a step size (of `of_size`), or None: the usual one.   Raises: OptionError."""
+        if optimizer is None:
+            return cls(usual)
+        asked, number = f"optimizer={optimizer!r}", isinstance(optimizer, int | float)
+        if number and not isinstance(optimizer, bool):
+            if not optimizer > 0:
+                raise OptionError(explain(asked, "the step size is not positive", hints.way, hints.step_size))
+            return cls(of_size(float(optimizer)))
+        if number or not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+            wrong, because = "it is not an Optax transformation", "it must have init and update"
+            raise OptionError(explain(asked, wrong, because, hints.instead))
+        return cls(optimizer)
 
     def moved(self, grads: PyTree, state: PyTree, params: PyTree, scale: Array) -> tuple[PyTree, PyTree]:
         """(parameters, own state) after a step of `scale` times the update."""

@@ -40,7 +40,6 @@ class AbstractMethod(abc.ABC):
                "energy"; a model says the same of itself.
     takes:     the options of `fit` that it has use for; any other is refused, with `why_not`.
     by_steps:  whether it goes step by step: with checkpoints, and the same bits after it was stopped.
-    double:    whether a model that is code is traced in double precision for it.
     """
 
     name: ClassVar[str]
@@ -50,7 +49,6 @@ class AbstractMethod(abc.ABC):
     takes: ClassVar[frozenset[str]] = frozenset({"n_draws"})
     why_not: ClassVar[str] = "the method has no use for it"
     by_steps: ClassVar[bool] = False
-    double: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)

@@ -155,6 +155,11 @@ def from_sentences(verdict: Verdict, reasons: Sequence[str]) -> list[Check]:
     return [Check("", worst if i == 0 else 0, sentence) for i, sentence in enumerate(reasons)]
 
 
+def nearest_its_limit(*pairs: tuple[float, float]) -> tuple[float, float]:
+    """Of (value, limit) pairs that are judged together, the one that says most."""
+    return max(pairs, key=lambda pair: pair[0] / pair[1])
+
+
 def graded(value: float, good: float, usable: float) -> int:
     """0 up to `good`, 1 up to `usable`, else 2; NaN is 2."""
     return 0 if value <= good else 1 if value <= usable else 2

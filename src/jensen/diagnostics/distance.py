@@ -11,7 +11,7 @@ from jaxtyping import Float, PyTree
 
 from ..errors import DataError, explain
 from ..tree import Layout
-from .checks import Judged, Judgement, graded
+from .checks import Judged, Judgement, graded, nearest_its_limit
 from .verdict import SD_GOOD, SHIFT_GOOD
 
 MOST = 1000  # draws of each set that are compared
@@ -159,14 +159,16 @@ def _judged(x: np.ndarray, y: np.ndarray, names: list[str], seed: int) -> Agreem
     error = math.sqrt(1 / len(x) + 1 / len(y))
     shift, ratio = float(shifts.max()), float(ratios.max())
     worst = names[int(np.argmax(np.maximum(shifts, ratios)))]
-    level = max(graded(shift, max(SHIFT_GOOD, SURE * error), USABLE), graded(ratio, max(SD_GOOD, SURE * error), USABLE))
+    limits = max(SHIFT_GOOD, SURE * error), max(SD_GOOD, SURE * error)
+    level = max(graded(shift, limits[0], USABLE), graded(ratio, limits[1], USABLE))
+    value, good = nearest_its_limit((shift, limits[0]), (ratio, limits[1]))
     judge(
         "shift",
         level,
         f"Means differ by up to {shift:.2f} sd and sds by up to {ratio:.0%} (worst: {worst}); these many draws "
         f"can tell differences of {SURE * error:.2f}.",
-        value=max(shift, ratio),
-        limits=(SD_GOOD, USABLE),
+        value=value,
+        limits=(good, USABLE),
         where=worst,
     )
     if SURE * error > 2 * SHIFT_GOOD:

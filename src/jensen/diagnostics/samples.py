@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from .checks import Judgement, graded
+from .checks import Judgement, graded, nearest_its_limit
 from .stein import Misfit, by_chance, identity_scores, kernel_stein, misfit, misfit_of_rows
 from .verdict import SD_GOOD, SHIFT_GOOD, Diagnosis, judge_ending
 
@@ -123,6 +123,7 @@ def _one(judge: Judgement, details: dict[str, Any], x: np.ndarray, g: np.ndarray
 def _fits(judge: Judgement, details: dict[str, Any], m: Misfit, names: list[str], how: str) -> None:
     """Graded by what is surely there: noise makes a misfit doubtful, never unusable."""
     details |= {"shift": m.shift, "sd_change": m.log_sd, "worst": names[m.worst]}
+    value, good = nearest_its_limit((m.shift, SHIFT_GOOD), (m.log_sd, SD_GOOD))
     surely = max(_lower(m.shift, m.shift_se), _lower(m.log_sd, m.log_sd_se))
     level = max(graded(m.shift, SHIFT_GOOD, math.inf), graded(m.log_sd, SD_GOOD, math.inf))
     level = 2 if surely > USABLE else min(level, 1)
@@ -131,8 +132,8 @@ def _fits(judge: Judgement, details: dict[str, Any], m: Misfit, names: list[str]
         level,
         f"By Stein's identities means are off by up to {m.shift:.2f} sd and sds by up to {m.log_sd:.0%}{how}"
         + (f", worst: {names[m.worst]}." if level else "."),
-        value=max(m.shift, m.log_sd),
-        limits=(SD_GOOD, USABLE),
+        value=value,
+        limits=(good, USABLE),
         where=names[m.worst],
     )
 

@@ -14,7 +14,7 @@ from ..algorithms.target import OF_SD
 from .checks import Judgement, graded
 from .difference import difference, elbo_of
 from .marginals import LONG_TAIL, MEAN_AND_SD, SD, Marginals, Move
-from .verdict import ESS_GOOD, ESS_USABLE, KHAT_GOOD, KHAT_USABLE, Diagnosis, undetermined
+from .verdict import ESS_GOOD, ESS_USABLE, KHAT_GOOD, KHAT_USABLE, Diagnosis, moves, undetermined
 from .witness import Testimony
 
 MEAN_ERROR = 0.035, 0.15  # standard error of a mean, in sd: good, usable
@@ -190,12 +190,7 @@ def _uncorrected(judge: Judgement, case: Case, details: dict) -> None:
     judge(
         "shift",
         level,
-        (
-            "Correcting q by importance weights moves the estimates "
-            if level
-            else "Correcting q by importance weights would move the estimates only "
-        )
-        + f"by at most {shift:.2f} sd in the mean and {change:.0%} in the sd (worst: {worst}).",
+        moves(level, shift, change, worst),
         value=max(shift, change),
         limits=(good, SHIFT[1]),
         where=worst,

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .activity import Activity, judged
-from .checks import LEVELS, Check, Judged, Judgement, Verdict, from_sentences, graded
+from .checks import LEVELS, Check, Judged, Judgement, Verdict, from_sentences, graded, nearest_its_limit
 from .marginals import MEAN_AND_SD, SD, Marginals, Move
 from .psis import importance_ess, psis
 
@@ -190,18 +190,13 @@ def diagnose_global(
     if move is not None and max(move[:2]) > max(shift, sd_ratio):
         shift, sd_ratio, worst, _ = move
     level = 0 if shift <= SHIFT_GOOD and sd_ratio <= SD_GOOD else 1 if shift <= 0.3 and sd_ratio <= 0.3 else 2
-    tail = f"by at most {shift:.2f} sd in the mean and {sd_ratio:.0%} in the sd (worst: {worst})."
+    value, good = nearest_its_limit((shift, SHIFT_GOOD), (sd_ratio, SD_GOOD))
     judge(
         "shift",
         level,
-        (
-            "Correcting q by importance weights moves the estimates "
-            if level
-            else "Correcting q by importance weights would move the estimates only "
-        )
-        + tail,
-        value=max(shift, sd_ratio),
-        limits=(SD_GOOD, 0.3),
+        moves(level, shift, sd_ratio, worst),
+        value=value,
+        limits=(good, 0.3),
         where=worst,
     )
     if marginals is not None:
@@ -223,6 +218,13 @@ def diagnose_global(
         "complete": complete,
     }
     return Diagnosis(verdict, checks, float(smoothed.khat), ess, elbo, elbo_se, evidence, evidence_se, s, details)
+
+
+def moves(level: int, shift: float, change: float, worst: str) -> str:
+    """How far weights move q's estimates, in words."""
+    does = "moves the estimates" if level else "would move the estimates only"
+    by = f"by at most {shift:.2f} sd in the mean and {change:.0%} in the sd (worst: {worst})."
+    return f"Correcting q by importance weights {does} {by}"
 
 
 def moved(x: np.ndarray, log_w: np.ndarray, names: list[str]) -> tuple[float, float, str]:

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from ..algorithms.budget import Budget
 from ..algorithms.contrastive_divergence import ContrastiveDivergence
-from ..algorithms.descent import Optimiser
+from ..algorithms.descent import Hints, Optimiser
 from ..arrays import host, lifted
 from ..compiled import compiled, key_for
 from ..data.binarized import for_loop
@@ -38,6 +38,7 @@ from .persist import save_whole
 from .progress import progress_bar
 from .rows import as_rows
 
+OF_SGD = Hints("steps go uphill", "optimizer=0.05", "optax.sgd(0.05, momentum=0.9), or a step size")
 EPOCHS, BATCH, RATE, RATE_REAL = 20, 100, 0.05, 1e-3
 SHORT: dict[str, Any] = {"n_chains": 64, "temperatures": 1000}  # the annealing runs of a verdict
 JUDGED = 1000  # rows
@@ -345,15 +346,5 @@ def _named(method: Any) -> ContrastiveDivergence:
 
 
 def _optimiser(optimizer: Any, machine: AbstractBoltzmann, n_steps: int) -> Optimiser:
-    if optimizer is None:
-        rate = RATE if machine.units[0].states is not None else RATE_REAL
-        return Optimiser(optax.sgd(optax.linear_schedule(rate, 0.0, n_steps)))
-    if isinstance(optimizer, (int, float)) and not isinstance(optimizer, bool):
-        if not optimizer > 0:
-            asked, wrong = f"optimizer={optimizer}", "the step size is not positive"
-            raise OptionError(explain(asked, wrong, "steps go uphill", "optimizer=0.05"))
-        return Optimiser(optax.sgd(float(optimizer)))
-    if isinstance(optimizer, bool) or not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        asked, instead = f"optimizer={optimizer!r}", "optax.sgd(0.05, momentum=0.9), or a step size"
-        raise OptionError(explain(asked, "it is not an Optax transformation", "it must have init and update", instead))
-    return Optimiser(optimizer)
+    rate = RATE if machine.units[0].states is not None else RATE_REAL
+    return Optimiser.parse(optimizer, optax.sgd, optax.sgd(optax.linear_schedule(rate, 0.0, n_steps)), OF_SGD)

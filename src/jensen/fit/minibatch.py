@@ -111,6 +111,11 @@ def n_rows(rows: PyTree) -> int:
     return len(rows) if isinstance(rows, MappedArray) else length(rows)
 
 
+def divided(rows: PyTree, batch_size: int | None) -> bool:
+    """Does a step see some of the rows, and not all?"""
+    return batch_size is not None and rows is not None and batch_size < n_rows(rows)
+
+
 class Stream:
     """Batches of a mapped array, chunk by chunk, the next one read by a thread while the current one is computed."""
 

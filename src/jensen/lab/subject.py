@@ -16,7 +16,7 @@ from ..errors import JensenError, ModelError, OptionError, check_count, explain
 from ..facts import Fact
 from ..families.base import AbstractFamily
 from ..fit import defaults
-from ..fit.minibatch import MappedArray, first_batch, n_rows
+from ..fit.minibatch import MappedArray, divided, first_batch
 from ..fit.rows import as_rows
 from ..gradients import plans as all_plans
 from ..gradients.base import AbstractEstimator
@@ -43,7 +43,7 @@ class Subject(NamedTuple):
 
     @property
     def minibatched(self) -> bool:
-        return self.batch_size is not None and self.rows is not None and self.batch_size < n_rows(self.rows)
+        return divided(self.rows, self.batch_size)
 
     def compose(self, gradient: AbstractEstimator, plan: AbstractPlan, n_samples: int) -> Composition:
         return Composition(self.model, self.family, self.objective, gradient, plan, n_samples, self.minibatched)

@@ -109,7 +109,6 @@ class Flow(AbstractTrained):
 
     name: ClassVar = "flow"
     about: ClassVar = "A Gaussian bent by a neural network (a normalising flow), fitted by stochastic gradients."
-    double: ClassVar = True
     why_not: ClassVar = "the method chooses a flow, and these choose something else"
 
     def problems(self, task):

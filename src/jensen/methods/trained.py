@@ -15,18 +15,18 @@ import numpy as np
 from .. import families
 from ..algorithms.adam import adam
 from ..algorithms.budget import Budget
-from ..algorithms.descent import AbstractDescent, Optimiser
+from ..algorithms.descent import AbstractDescent, Hints, Optimiser
 from ..algorithms.method import AbstractMethod, Problem
 from ..arrays import in_force, lifted
 from ..batch import Batch
 from ..data.binarized import DynamicallyBinarized, for_loop
-from ..errors import ModelError, OptionError, explain
+from ..errors import ModelError, explain
 from ..facts import Fact
 from ..families.base import AbstractDistribution, AbstractFamily
 from ..fit import defaults
 from ..fit.driver import Job, drive
 from ..fit.evaluate import log_density_forms
-from ..fit.minibatch import first_batch, n_rows
+from ..fit.minibatch import divided, first_batch
 from ..fit.result import Fit
 from ..judge import Composition, check_reads_row
 from ..models.base import AbstractModel
@@ -43,6 +43,7 @@ OF_LOOP = frozenset({
 })  # fmt: skip
 OF_THE_FIRST = "checkpoint", "checkpoint_seconds", "n_steps"  # a fit that goes on has a budget
 AXES = frozenset({"family", "objective", "gradient", "plan"})
+OF_ADAM = Hints("steps go downhill", "optimizer=1e-2", "optax.adam(1e-3), or a step size")
 OF_ITS_OWN = "it has objectives of its own, one for the model and one for q, and needs no gradient estimator"
 
 
@@ -61,7 +62,7 @@ class Setting(NamedTuple):
 
     @property
     def minibatched(self) -> bool:
-        return self.batch_size is not None and self.rows is not None and self.batch_size < n_rows(self.rows)
+        return divided(self.rows, self.batch_size)
 
 
 class Made(NamedTuple):
@@ -77,7 +78,6 @@ class AbstractTrained(AbstractMethod):
 
     takes: ClassVar = OF_LOOP
     by_steps: ClassVar = True
-    double: ClassVar = False
 
     @abc.abstractmethod
     def made(self, at: Setting) -> Made:
@@ -120,7 +120,11 @@ def trained(
 
     def composed(model: AbstractModel, bound: AbstractFamily) -> Fit:
         data = rows, batch_size, spec, task.seed
-        made = method.made(Setting(model, bound, axes, optimiser_of(optimizer), asked.get("n_samples"), *data))
+        made = method.made(
+            Setting(
+                model, bound, axes, Optimiser.parse(optimizer, adam, adam(1.0), OF_ADAM), asked.get("n_samples"), *data
+            )
+        )
         out = drive(made.algorithm, made.composition, job)
         out.options |= made.said
         return out
@@ -197,18 +201,3 @@ def _score(fit: Fit) -> tuple[int, float]:
     """Better verdict first, then the larger ELBO."""
     rank = {"RELIABLE": 2, "DOUBTFUL": 1, "UNRELIABLE": 0}[str(fit.verdict)]
     return rank, fit.elbo if np.isfinite(fit.elbo) else -np.inf
-
-
-def optimiser_of(optimizer: Any) -> Optimiser:
-    """From an Optax transformation, a step size (of Adam), or None: Adam, whose step size the loop scales."""
-    if optimizer is None:
-        return Optimiser(adam(1.0))
-    if isinstance(optimizer, int | float) and not isinstance(optimizer, bool):
-        if not optimizer > 0:
-            asked, wrong = f"optimizer={optimizer}", "the step size is not positive"
-            raise OptionError(explain(asked, wrong, "steps go downhill", "optimizer=1e-2"))
-        return Optimiser(adam(float(optimizer)))
-    if isinstance(optimizer, bool) or not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        asked, instead = f"optimizer={optimizer!r}", "optax.adam(1e-3), or a step size"
-        raise OptionError(explain(asked, "it is not an Optax transformation", "it must have init and update", instead))
-    return Optimiser(optimizer)
